@@ -1,0 +1,290 @@
+"""Settings of a run: frozen, validated when made, with a hash that depends on nothing but their values."""
+
+import hashlib
+import json
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from boneseg.errors import SettingsError
+
+CLASSES = ("background", "patient outline", "bone")
+"""Class names by label value: 0, 1, 2."""
+
+BACKGROUND, OUTLINE, BONE = range(3)
+
+
+class Split(StrEnum):
+    """The part of the data a patient belongs to, for ever."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+class Loss(StrEnum):
+    """What the network minimises."""
+
+    CROSS_ENTROPY = "cross_entropy"
+    DICE = "dice"
+    CROSS_ENTROPY_DICE = "cross_entropy_dice"
+
+
+class Section(BaseModel):
+    """Base of all settings: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    def stable_hash(self) -> str:
+        """Return 16 hex digits that depend on the values alone, not on their order or on time."""
+        return stable_hash(self.model_dump(mode="json"))
+
+
+class StoreSettings(Section):
+    """Where the data is. Credentials come from the environment only."""
+
+    endpoint: str | None = None
+    """URL of an S3 endpoint, such as ``https://s3.example.org``; none = the embedded store on this machine."""
+    bucket: Annotated[str, Field(min_length=3, max_length=63)] = "boneseg"
+    """Bucket that holds raw series and everything made from them."""
+    raw_prefix: str = "raw/"
+    """Where in the bucket the CT series and labels are."""
+    region: str = "us-east-1"
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.endpoint is not None and not self.endpoint.startswith(("http://", "https://")):
+            raise ValueError(f"endpoint {self.endpoint!r} must start with http:// or https://")
+        if not self.raw_prefix.endswith("/"):
+            raise ValueError(f"raw_prefix {self.raw_prefix!r} must end with a slash")
+        return self
+
+
+class PullSettings(Section):
+    """How the bucket is read."""
+
+    parallel: Annotated[int, Field(ge=1, le=64)] = 8
+    """Downloads at the same time."""
+
+
+class SplitSettings(Section):
+    """How patients are divided. Once assigned, a patient stays where it is."""
+
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    """Share of patients for choosing the best epoch."""
+    test: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of patients in the frozen test set."""
+    override: Path | None = None
+    """CSV file with the columns ``series`` (a prefix below raw_prefix), and ``patient`` or ``split`` or both."""
+
+    @model_validator(mode="after")
+    def _something_to_train(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise ValueError("validation + test must stay below 1, or nothing is left to train on")
+        return self
+
+
+class PrepareSettings(Section):
+    """How series become shards."""
+
+    label_map: dict[int, int] | None = None
+    """Label value in the files -> class (0 background, 1 patient outline, 2 bone); none = found out by itself:
+    values 0..2 are the three classes, a label with one value above 0 is bone."""
+    max_gap: Annotated[float, Field(gt=1)] = 1.5
+    """Largest distance of two neighbouring slices, in units of the median distance, before a series is refused."""
+    max_tilt_degrees: Annotated[float, Field(ge=0, le=45)] = 1.0
+    """Largest gantry tilt: angle between the slice normal and the line along which slices are stacked."""
+    parallel: Annotated[int, Field(ge=0)] = 0
+    """Series prepared at the same time; 0 = one per core."""
+    splits: SplitSettings = SplitSettings()
+
+
+class PreprocessSettings(Section):
+    """From HU to what the network sees. Belongs to the model's card: training and prediction cannot differ."""
+
+    window: tuple[float, float] = (-500.0, 1300.0)
+    """HU that become 0 and 1; outside values are clipped."""
+    spacing_mm: Annotated[float, Field(gt=0, le=10)] | None = None
+    """In-plane pixel spacing to which slices are resampled; none = as they are."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.window[0] >= self.window[1]:
+            raise ValueError(f"window {self.window} must be (low, high)")
+        return self
+
+
+class ModelSettings(Section):
+    """The network."""
+
+    architecture: str = "unet"
+    encoder: str = "resnet18"
+    preprocess: PreprocessSettings = PreprocessSettings()
+
+
+class TrainSettings(Section):
+    """How the network is trained."""
+
+    epochs: Annotated[int, Field(ge=1)] = 20
+    steps_per_epoch: Annotated[int, Field(ge=1)] | None = None
+    """Optimizer steps an epoch, over all workers alike; none = every training slice once."""
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    """Slices a step and worker."""
+    crop: Annotated[int, Field(ge=32, multiple_of=32)] = 256
+    """Side of the square, in pixels, cut from a slice for training."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    loss: Loss = Loss.CROSS_ENTROPY_DICE
+    augmentation: Literal["none", "basic"] = "basic"
+    bone_share: Annotated[float, Field(ge=0, le=1)] = 0.75
+    """Share of training crops that are centred near bone."""
+    workers: Annotated[int, Field(ge=1)] = 1
+    """Processes that train together (DDP), one GPU each where there are GPUs."""
+    backend: Literal["auto", "local", "ray"] = "auto"
+    """``ray`` = Ray Train; ``local`` = the same loop in this process; auto = ray for two workers and more."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """auto = bf16 autocast where the hardware computes in it."""
+    loader_threads: Annotated[int, Field(ge=0)] = 1
+    """Threads that prepare batches ahead of the network; 0 = none."""
+    seed: int = 0
+
+
+class TuneSettings(Section):
+    """The sweep. Each list is a set of choices; learning rates are drawn log-uniformly between the two bounds."""
+
+    trials: Annotated[int, Field(ge=1)] = 4
+    parallel: Annotated[int, Field(ge=1)] = 1
+    """Trials at the same time."""
+    epochs: Annotated[int, Field(ge=1)] = 4
+    """Epochs of a trial that ASHA does not stop."""
+    architectures: tuple[str, ...] = ("unet", "fpn")
+    encoders: tuple[str, ...] = ("resnet18", "mobilenet_v2")
+    losses: tuple[Loss, ...] = (Loss.CROSS_ENTROPY, Loss.CROSS_ENTROPY_DICE)
+    learning_rate: tuple[float, float] = (1e-4, 3e-3)
+
+    @model_validator(mode="after")
+    def _choices(self) -> Self:
+        if not (self.architectures and self.encoders and self.losses):
+            raise ValueError("architectures, encoders and losses each need at least one choice")
+        if not 0 < self.learning_rate[0] < self.learning_rate[1]:
+            raise ValueError(f"learning_rate {self.learning_rate} must be (low, high) above 0")
+        return self
+
+
+class EvaluateSettings(Section):
+    """What is measured."""
+
+    surface_tolerance_mm: Annotated[float, Field(gt=0)] = 2.0
+    """Tolerance of the normalised surface distance."""
+    bootstrap: Annotated[int, Field(ge=100)] = 2000
+    """Resamples behind a 95 % interval."""
+    threshold_hu: float = 200.0
+    """Threshold of the classical method that stands beside the network."""
+    batch_size: Annotated[int, Field(ge=1)] = 4
+
+
+class PublishSettings(Section):
+    """Where a model is registered and when it is promoted."""
+
+    model_name: str = "bone"
+    tracking_uri: str | None = None
+    """MLflow tracking URI; none = SQLite in the work folder."""
+    min_gain: float = 0.0
+    """How much the mean bone Dice over series must rise above the champion's."""
+
+
+class RunSettings(Section):
+    """All settings of a run."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,50}$")] | None = None
+    """Name of the training run; starting a run of the same name again continues it. None = from settings and data."""
+    store: StoreSettings = StoreSettings()
+    pull: PullSettings = PullSettings()
+    prepare: PrepareSettings = PrepareSettings()
+    model: ModelSettings = ModelSettings()
+    train: TrainSettings = TrainSettings()
+    tune: TuneSettings = TuneSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    publish: PublishSettings = PublishSettings()
+
+
+def stable_hash(value: Any) -> str:
+    """Return 16 hex digits of SHA-256 over the canonical JSON of ``value``."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def work_folder() -> Path:
+    """Return the local folder for caches, runs and the embedded services: ``BONESEG_HOME``, else ``./.boneseg``."""
+    return Path(os.environ.get("BONESEG_HOME", ".boneseg")).absolute()
+
+
+def load_settings(path: Path | None = None, overrides: tuple[str, ...] = ()) -> RunSettings:
+    """Read settings from a YAML file and apply ``section.key=value`` overrides, in that order.
+
+    Raises:
+        SettingsError: the file cannot be read, a key is unknown or a value is not allowed.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = yaml.safe_load(path.read_text()) or {}
+        except OSError as error:
+            raise SettingsError(f"{path}: cannot read the settings file ({error.strerror})") from error
+        except yaml.YAMLError as error:
+            raise SettingsError(f"{path}: not valid YAML: {error}") from error
+        if not isinstance(values, dict):
+            raise SettingsError(f"{path}: settings must be a mapping such as 'train: {{epochs: 3}}'")
+    for override in overrides:
+        _apply(values, override)
+    return parse_settings(values, source=str(path) if path else "settings")
+
+
+def parse_settings(values: dict[str, Any] | str, source: str = "settings") -> RunSettings:
+    """Validate settings given as a mapping or as a JSON string.
+
+    Raises:
+        SettingsError: names the key, the value and what is allowed.
+    """
+    try:
+        if isinstance(values, str):
+            return RunSettings.model_validate_json(values or "{}")
+        return RunSettings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        known = _known_keys(first["loc"][:-1]) if first["type"] == "extra_forbidden" else ""
+        reason = f"unknown key; known are {known}" if known else str(first["msg"]).removeprefix("Value error, ")
+        raise SettingsError(f"{source}: {key or 'value'} = {first['input']!r}: {reason}") from error
+
+
+def _known_keys(location: tuple[int | str, ...]) -> str:
+    section: type[BaseModel] = RunSettings
+    for part in location:
+        annotation = section.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return ""
+        section = annotation
+    return ", ".join(section.model_fields)
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise SettingsError(f"override {override!r} must look like train.epochs=3")
+    *sections, last = key.strip().split(".")
+    target = values
+    for section in sections:
+        inner = target.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise SettingsError(f"override {override!r}: {section} holds a value, not a section")
+        target = inner
+    try:
+        target[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"override {override!r}: the value is not valid YAML") from error

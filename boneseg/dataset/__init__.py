@@ -1,0 +1,1 @@
+"""From raw objects to slices a network trains on: pull, checks, splits, shards, torch dataset."""

@@ -1,0 +1,52 @@
+"""What prepare makes: shards, and the dataset that lists them."""
+
+from __future__ import annotations
+
+from boneseg.config import CLASSES, Split
+from boneseg.storage.catalogue import GeometryRecord, Problem, Record
+
+
+class ShardRecord(Record):
+    """One prepared series, beside ``image.npy`` (int16 HU) and ``label.npy`` (uint8), both (slice, row, column).
+
+    Both arrays are in axial order (see ``geometry.to_axial``).
+    """
+
+    shard: str
+    """Content hash of image, label and geometry."""
+    series: str
+    source: str
+    patient: str
+    study: str
+    geometry: GeometryRecord
+    hu_range: tuple[int, int]
+    class_counts: tuple[tuple[int, int, int], ...]
+    """Pixels of each class, one row a slice."""
+    outline_computed: bool
+    """Whether the patient outline was computed here because the label held only bone."""
+    pixel_hash: str
+    """Hash of the HU alone: equal for copies of a series under other identities."""
+
+
+class DatasetEntry(Record):
+    """A shard and its split."""
+
+    split: Split
+    shard: ShardRecord
+
+
+class Dataset(Record):
+    """A frozen dataset. Its hash covers shards and splits, nothing else."""
+
+    dataset_hash: str
+    test_hash: str
+    """Hash of the test part alone: two models with the same one are comparable."""
+    fingerprint: str
+    """Of the catalogue it was made from."""
+    classes: tuple[str, ...] = CLASSES
+    entries: tuple[DatasetEntry, ...]
+    problems: tuple[Problem, ...]
+
+    def of(self, split: Split) -> tuple[ShardRecord, ...]:
+        """Return the shards of one split."""
+        return tuple(entry.shard for entry in self.entries if entry.split == split)

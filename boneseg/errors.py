@@ -1,0 +1,32 @@
+"""The one family of errors that a user is meant to read."""
+
+
+class BonesegError(Exception):
+    """A fault that the user can mend: one sentence that names the thing and the fix.
+
+    The command line prints the sentence and exits with 1; any other exception is a bug of ours.
+    """
+
+
+class SettingsError(BonesegError):
+    """A setting is unknown, out of range or contradicts another."""
+
+
+class StoreError(BonesegError):
+    """The object store cannot be reached, refuses the credentials or lost an object."""
+
+
+class SeriesError(BonesegError):
+    """A CT series cannot be read or used; the rest of the data goes on without it."""
+
+
+class LabelError(BonesegError):
+    """A label cannot be read or does not fit its series."""
+
+
+class DataError(BonesegError):
+    """The data as a whole cannot be used: empty, leaking between splits, nothing labelled."""
+
+
+class ModelError(BonesegError):
+    """A network cannot be built or a checkpoint cannot be loaded."""

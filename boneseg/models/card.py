@@ -1,0 +1,44 @@
+"""A trained model as a folder: ``model.safetensors`` beside ``card.json``. The card says all that using it needs."""
+
+from __future__ import annotations
+
+from boneseg.config import CLASSES, ModelSettings, TrainSettings
+from boneseg.storage.catalogue import Record
+
+WEIGHTS_FILE, CARD_FILE = "model.safetensors", "card.json"
+
+
+class EpochRecord(Record):
+    """What one epoch measured. Lists are per class: background, patient outline, bone."""
+
+    epoch: int
+    """Counted from 1."""
+    train_loss: float
+    train_accuracy: float
+    """Share of training pixels that were right."""
+    validation_loss: float
+    validation_accuracy: float
+    validation_iou: tuple[float, ...]
+    validation_dice: tuple[float, ...]
+    validation_mean_iou: float
+    validation_mean_dice: float
+    seconds: float
+
+
+class ModelCard(Record):
+    """Settings, classes, preprocessing, data and versions of a trained model."""
+
+    model_hash: str
+    """Of the weights and of how they are used (architecture, preprocessing, classes)."""
+    model: ModelSettings
+    train: TrainSettings
+    classes: tuple[str, ...] = CLASSES
+    dataset_hash: str
+    fingerprint: str
+    run: str
+    """Name of the training run."""
+    best_epoch: int
+    history: tuple[EpochRecord, ...]
+    parameters: int
+    versions: dict[str, str]
+    """Of boneseg, torch, segmentation_models_pytorch and python."""

@@ -1,0 +1,1 @@
+"""Synthetic pelvic CT series for the demo and the tests."""

@@ -1,0 +1,1 @@
+"""Publishing models and finding them again."""

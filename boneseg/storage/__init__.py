@@ -1,0 +1,1 @@
+"""The object store: client, embedded server, content hashes, catalogue, local cache."""

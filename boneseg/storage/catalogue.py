@@ -1,0 +1,111 @@
+"""What pull finds in a bucket: one row a CT series. No patient name, number or date appears in it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from boneseg.geometry import Geometry
+
+
+class Record(BaseModel):
+    """Base of what is written to the bucket as JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_json(self) -> bytes:
+        """Return the JSON that ``model_validate_json`` reads back."""
+        return self.model_dump_json(indent=1).encode()
+
+
+class GeometryRecord(Record):
+    """A geometry as JSON."""
+
+    shape: tuple[int, int, int]
+    affine: tuple[tuple[float, float, float, float], ...]
+
+    @staticmethod
+    def of(geometry: Geometry) -> GeometryRecord:
+        """Write down a geometry."""
+        rows = tuple(tuple(float(value) for value in row) for row in geometry.affine)
+        return GeometryRecord(shape=geometry.shape, affine=rows)  # type: ignore[arg-type]
+
+    def geometry(self) -> Geometry:
+        """Read the geometry back."""
+        return Geometry(self.shape, np.array(self.affine, dtype=np.float64))
+
+
+class FileKind(StrEnum):
+    """How a series or label is stored."""
+
+    DICOM = "dicom"
+    NIFTI = "nifti"
+    DICOM_SEG = "dicom_seg"
+
+
+class ObjectRef(Record):
+    """One raw object, with the hash of its bytes."""
+
+    key: str
+    size: int
+    etag: str
+    sha256: str
+
+
+class LabelRow(Record):
+    """The label of a series."""
+
+    kind: FileKind
+    object: ObjectRef
+    values: tuple[int, ...]
+    """Values above 0 that occur: label values of a NIfTI file, segment numbers of a DICOM SEG."""
+
+
+class SeriesRow(Record):
+    """One CT series of the bucket."""
+
+    series: str
+    """Content hash: the series' name everywhere."""
+    source: str
+    """Folder below the raw prefix (DICOM) or key below it (NIfTI): where a person finds the series again."""
+    kind: FileKind
+    objects: tuple[ObjectRef, ...]
+    patient: str
+    """Keyed hash of the patient."""
+    study: str
+    """Keyed hash of the study."""
+    modality: str
+    geometry: GeometryRecord
+    """As read: DICOM slices sorted along their normal; not yet in axial order."""
+    hu_range: tuple[int, int]
+    label: LabelRow | None
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Millimetres as (slice, row, column)."""
+        return self.geometry.geometry().spacing
+
+    @property
+    def orientation(self) -> str:
+        """Direction in which slice, row and column indices grow, such as ``SPL``."""
+        return self.geometry.geometry().orientation
+
+
+class Problem(Record):
+    """Something in the data that cannot be used as it is."""
+
+    source: str
+    """The object, series or label, named as a person finds it again."""
+    reason: str
+    """One sentence with the fix."""
+    fatal: bool = True
+    """Whether it is left out; otherwise it is used and the reason is a warning."""
+
+
+class Catalogue(Record):
+    """All series of a bucket at one time."""
+
+    series: tuple[SeriesRow, ...]
+    problems: tuple[Problem, ...]

@@ -1,0 +1,1 @@
+"""Training: a plain torch loop, and its Ray Train adapter."""

@@ -1,0 +1,1 @@
+"""Sweeps over architectures, encoders and training settings."""
