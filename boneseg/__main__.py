@@ -1,0 +1,5 @@
+"""``python -m boneseg``."""
+
+from boneseg.cli import main
+
+main()

@@ -1,0 +1,379 @@
+"""The command line: commands only. Heavy libraries load inside the command that needs them."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from boneseg import __version__
+from boneseg.errors import BonesegError
+
+if TYPE_CHECKING:
+    from boneseg.config import RunSettings
+    from boneseg.stages import Stages
+    from boneseg.storage.catalogue import Problem
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+PROBLEMS_SHOWN = 20
+
+
+def with_settings(command: Command) -> Command:
+    """Add the two options by which every stage takes the settings of a run."""
+    file = click.option(
+        "--config", "-c", "config", type=click.Path(path_type=Path), help="YAML file with the run's settings."
+    )
+    single = click.option(
+        "--set", "-s", "overrides", multiple=True, metavar="KEY=VALUE", help="One setting, such as train.epochs=3."
+    )
+    return file(single(command))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error and more of the log.")
+def cli(debug: bool) -> None:
+    """Turn a bucket of CT series into a published bone segmentation model.
+
+    \b
+    Example: boneseg demo
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.getLogger("boneseg").setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+@cli.command()
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of CT series; none = phantoms made here.")
+@click.option("--keep", is_flag=True, help="Leave the embedded object store running.")
+@with_settings
+def demo(data: Path | None, keep: bool, config: Path | None, overrides: tuple[str, ...]) -> None:
+    """Run everything on this machine: store, data, all stages, report.
+
+    \b
+    Example: boneseg demo
+             boneseg demo --data series/ --set train.epochs=10
+    """
+    from boneseg.demo import run_demo
+
+    run_demo(data, keep, config, overrides, click.echo)
+
+
+@cli.group()
+def store() -> None:
+    """Start, stop or look at the embedded object store (SeaweedFS on 127.0.0.1).
+
+    \b
+    Example: boneseg store start
+    """
+
+
+@store.command("start")
+def store_start() -> None:
+    """Start the embedded store; nothing happens if it runs already.
+
+    \b
+    Example: boneseg store start
+    """
+    from boneseg.config import StoreSettings, work_folder
+    from boneseg.storage import embedded
+
+    status = embedded.start(work_folder())
+    embedded.open_store(StoreSettings(), work_folder()).ensure_bucket()
+    click.echo(f"store at {status.endpoint} (PID {status.pid}), data in {status.folder}")
+
+
+@store.command("stop")
+def store_stop() -> None:
+    """Stop the embedded store; its data stays.
+
+    \b
+    Example: boneseg store stop
+    """
+    from boneseg.config import work_folder
+    from boneseg.storage import embedded
+
+    click.echo("store stopped" if embedded.stop(work_folder()) else "no store was running")
+
+
+@store.command("status")
+def store_status() -> None:
+    """Say whether the embedded store runs; exit code 1 if not.
+
+    \b
+    Example: boneseg store status
+    """
+    from boneseg.config import work_folder
+    from boneseg.storage import embedded
+
+    status = embedded.status(work_folder())
+    if status is None:
+        click.echo("no store is running; start it with 'boneseg store start'")
+        sys.exit(EXIT_FAILED)
+    click.echo(f"store at {status.endpoint} (PID {status.pid}), data in {status.folder}")
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@with_settings
+def upload(folder: Path, config: Path | None, overrides: tuple[str, ...]) -> None:
+    """Put a FOLDER of CT series and labels into the bucket.
+
+    \b
+    Example: boneseg upload series/
+    """
+    from boneseg.storage.upload import upload_folder
+
+    stages = _stages(config, overrides)
+    stages.workspace.store.ensure_bucket()
+    settings = stages.settings
+    sent = upload_folder(stages.workspace.store, folder, settings.store.raw_prefix, settings.pull.parallel)
+    click.echo(f"{sent} files sent to {stages.workspace.store.uri(settings.store.raw_prefix)}")
+
+
+@cli.command()
+@with_settings
+def pull(config: Path | None, overrides: tuple[str, ...]) -> None:
+    """Find out what the bucket holds and write a catalogue of its series.
+
+    \b
+    Example: boneseg pull --set store.bucket=pelvis
+    """
+    result = _stages(config, overrides).pull()
+    _show_problems(result.problems)
+    click.echo(
+        f"{result.series} series, {result.labelled} with a label; {result.downloaded} objects read, "
+        f"{result.reused} unchanged; {'changed' if result.changed else 'unchanged'} since the last published run\n"
+        f"catalogue {result.catalogue_uri}"
+    )
+
+
+@cli.command()
+@click.option("--catalogue", help="URI of a catalogue; none = of the last pull.")
+@with_settings
+def prepare(catalogue: str | None, config: Path | None, overrides: tuple[str, ...]) -> None:
+    """Read, check and split the series and write them as shards.
+
+    \b
+    Example: boneseg prepare --set prepare.splits.test=0.3
+    """
+    result = _stages(config, overrides).prepare(catalogue)
+    _show_problems(result.problems)
+    parts = ", ".join(f"{split}: {count} series" for split, count in result.series.items())
+    click.echo(f"{parts}; {result.made} prepared, {result.reused} reused\ndataset {result.dataset_uri}")
+
+
+@cli.command()
+@click.option("--dataset", help="URI of a dataset; none = the last one prepared.")
+@with_settings
+def tune(dataset: str | None, config: Path | None, overrides: tuple[str, ...]) -> None:
+    """Search for the best architecture, encoder and training settings with Ray Tune.
+
+    \b
+    Example: boneseg tune --set tune.trials=8
+    """
+    from boneseg.tune.tune import console_table
+
+    result = _stages(config, overrides).tune(dataset)
+    click.echo(console_table(result))
+    click.echo(f"table {result.table_uri}\ntrain with the best settings: boneseg train --tuned")
+
+
+@cli.command()
+@click.option("--dataset", help="URI of a dataset; none = the last one prepared.")
+@click.option("--tuned", is_flag=True, help="Apply the best settings of the last sweep.")
+@with_settings
+def train(dataset: str | None, tuned: bool, config: Path | None, overrides: tuple[str, ...]) -> None:
+    """Train a network and keep the epoch with the best validation mean IoU.
+
+    \b
+    Example: boneseg train --set train.epochs=30 --set model.encoder=resnet34
+    """
+    result = _stages(config, overrides).train(dataset, tuned)
+    click.echo(
+        f"run {result.run}{' (already finished, reused)' if result.reused else ''}: best epoch {result.best_epoch}, "
+        f"validation mean IoU {result.best_mean_iou:.2%}\nmodel {result.model_uri}"
+    )
+
+
+@cli.command()
+@click.option("--model", help="Folder, s3:// URI or registry reference such as bone@champion; none = the last trained.")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of labelled series; none = the test split.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("evaluation"), help="Folder for --data's report.")
+@with_settings
+def evaluate(model: str | None, data: Path | None, out: Path, config: Path | None, overrides: tuple[str, ...]) -> None:
+    """Measure a model: class-wise tables, surface distances, plots, report.
+
+    \b
+    Example: boneseg evaluate
+             boneseg evaluate --model bone@champion --data series/ --out evaluation/
+    """
+    from boneseg.evaluate.evaluate import console_table, evaluate_folder
+    from boneseg.models.checkpoint import upload_model
+
+    if data is not None:
+        settings = _settings(config, overrides)
+        result = evaluate_folder(_model_folder(model, settings), data, out, settings.evaluate, settings.prepare)
+    else:
+        stages = _stages(config, overrides)
+        uri = upload_model(stages.workspace, _model_folder(model, stages.settings)) if model else None
+        result = stages.evaluate(uri)
+    _show_problems(result.problems)
+    click.echo(console_table(result))
+    click.echo(f"report {result.report_uri}")
+
+
+@cli.command()
+@with_settings
+def publish(config: Path | None, overrides: tuple[str, ...]) -> None:
+    """Register the last model; promote it if it beats the champion on the same test set.
+
+    \b
+    Example: boneseg publish --set publish.model_name=bone
+    """
+    result = _stages(config, overrides).publish()
+    click.echo(f"{result.name} version {result.version}: {result.reason}")
+
+
+@cli.command()
+@click.argument("series", type=click.Path(path_type=Path))
+@click.option("--model", default="bone@champion", show_default=True, help="Folder, s3:// URI or registry reference.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the masks.")
+@with_settings
+def predict(series: Path, model: str, out: Path, config: Path | None, overrides: tuple[str, ...]) -> None:
+    """Segment every CT SERIES in a folder; masks as NIfTI and DICOM SEG in the series' own geometry.
+
+    \b
+    Example: boneseg predict --model bone@champion series/ --out masks/
+    """
+    from boneseg.predict.predict import predict_series
+
+    for path in predict_series(_model_folder(model, _settings(config, overrides)), series, out):
+        click.echo(path)
+
+
+@cli.command()
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the series.")
+@click.option("--count", type=click.IntRange(1), default=1, show_default=True, help="How many patients.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the first one.")
+@click.option("--slices", type=click.IntRange(2), default=48, show_default=True, help="Slices a series.")
+@click.option("--size", type=click.IntRange(64, 1024), default=512, show_default=True, help="Pixels a side.")
+def phantom(out: Path, count: int, seed: int, slices: int, size: int) -> None:
+    """Write synthetic pelvic CT series as DICOM, with DICOM SEG labels.
+
+    \b
+    Example: boneseg phantom --out phantoms/ --count 3
+    """
+    from boneseg.phantom.series import write_phantom
+
+    for number in range(seed, seed + count):
+        click.echo(write_phantom(out / f"phantom-{number:04d}", number, slices=slices, size=size))
+
+
+@cli.group()
+def pipeline() -> None:
+    """Compile the Kubeflow pipelines, or run one on this machine.
+
+    \b
+    Example: boneseg pipeline run
+    """
+
+
+@pipeline.command("compile")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("build/pipelines"), show_default=True)
+def pipeline_compile(out: Path) -> None:
+    """Write every pipeline as IR YAML for upload to Kubeflow.
+
+    \b
+    Example: boneseg pipeline compile --out build/pipelines
+    """
+    from pipelines.local import compile_all  # type: ignore[import-not-found,unused-ignore]
+
+    for path in compile_all(out):
+        click.echo(path)
+
+
+@pipeline.command("run")
+@with_settings
+def pipeline_run(config: Path | None, overrides: tuple[str, ...]) -> None:
+    """Run the training pipeline on this machine with kfp.local, every step a process of its own.
+
+    \b
+    Example: boneseg pipeline run --set train.epochs=3
+    """
+    from pipelines.local import run_training
+
+    click.echo(run_training(_stages(config, overrides).settings))
+
+
+def _settings(config: Path | None, overrides: Sequence[str]) -> RunSettings:
+    from boneseg.config import load_settings
+
+    return load_settings(config, tuple(overrides))
+
+
+def _stages(config: Path | None, overrides: Sequence[str]) -> Stages:
+    from boneseg.stages import Stages
+    from boneseg.storage.open import open_workspace
+
+    settings = _settings(config, overrides)
+    return Stages(open_workspace(settings), settings)
+
+
+def _model_folder(model: str | None, settings: RunSettings) -> Path:
+    """Find a model: a folder as it is, so that it needs no store; anything else through the store or the registry."""
+    if model is not None and Path(model).is_dir():
+        return Path(model)
+    from boneseg.models.checkpoint import fetch_model
+    from boneseg.registry.publish import resolve
+    from boneseg.stages import Stages
+    from boneseg.storage.open import open_workspace
+
+    workspace = open_workspace(settings)
+    if model is None:
+        return fetch_model(workspace, Stages(workspace, settings).model_uri())
+    return resolve(workspace, model, settings)
+
+
+def _show_problems(problems: Sequence[Problem]) -> None:
+    for problem in problems[:PROBLEMS_SHOWN]:
+        click.echo(f"{'left out' if problem.fatal else 'note'}: {problem.source}: {problem.reason}", err=True)
+    if len(problems) > PROBLEMS_SHOWN:
+        click.echo(f"... and {len(problems) - PROBLEMS_SHOWN} more, in the quality table", err=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line: one clear sentence for a fault of the input, the traceback only with ``--debug``."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    try:
+        cli.main(args=given, prog_name="boneseg", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_USAGE)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted; the same command goes on where it was stopped", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        if debug:
+            raise
+        click.echo(f"error: {_sentence(error)}", err=True)
+        sys.exit(EXIT_FAILED)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, BonesegError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = error.filename or os.environ.get("BONESEG_HOME", ".boneseg")
+        return f"the disk is full at {place}; free some space or set BONESEG_HOME to another disk, then start again"
+    if isinstance(error, PermissionError):
+        return f"{error.filename}: permission denied"
+    return f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)"

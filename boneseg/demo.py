@@ -1,0 +1,126 @@
+"""The main job on this machine with embedded defaults: store, data, all stages, and where to find what came out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from boneseg.config import RunSettings, StoreSettings, load_settings, stable_hash, work_folder
+from boneseg.errors import DataError
+from boneseg.progress import track
+from boneseg.stages import Stages
+from boneseg.storage import embedded, layout
+from boneseg.storage.client import ObjectStore
+from boneseg.storage.hashing import combine
+from boneseg.storage.upload import upload_folder
+from boneseg.storage.workspace import Workspace
+
+PATIENTS, SLICES = 8, 24
+
+PHANTOM_SETTINGS: dict[str, dict[str, Any]] = {"train": {"epochs": 8, "steps_per_epoch": 40}}
+"""What makes a useful network of eight phantoms in about two minutes on two cores."""
+
+DATA_SETTINGS: dict[str, dict[str, Any]] = {"train": {"epochs": 20, "steps_per_epoch": 100}}
+"""For a handful of real series: about a quarter of an hour on two cores."""
+
+
+def run_demo(
+    data: Path | None, keep: bool, config: Path | None, overrides: tuple[str, ...], say: Callable[[str], None]
+) -> None:
+    """Run all stages on phantoms or on a folder of series.
+
+    Args:
+        data: folder of CT series with labels; none = phantoms.
+        keep: leave the embedded store running.
+        config: YAML file with settings.
+        overrides: settings as ``section.key=value``.
+        say: prints a line for the user.
+
+    Raises:
+        DataError: the folder does not exist or nothing in it can be used.
+    """
+    settings = _settings(data, config, overrides)
+    started = time.monotonic()
+    ours = False
+    try:
+        if settings.store.endpoint is None:
+            ours = embedded.status(work_folder()) is None
+            say(f"store: {embedded.start(work_folder()).endpoint}")
+        store = embedded.open_store(settings.store, work_folder())
+        store.ensure_bucket()
+        stages = Stages(Workspace(store, work_folder()), settings)
+        folder = data if data is not None else _phantoms(work_folder() / "phantoms")
+        sent = upload_folder(store, folder, settings.store.raw_prefix, settings.pull.parallel)
+        say(f"data: {sent} new files in {store.uri(settings.store.raw_prefix)}")
+        _fix_patient_secret(store, settings.store.raw_prefix)
+        _run_stages(stages, say)
+        say(f"finished in {time.monotonic() - started:.0f} s")
+    finally:
+        if ours and not keep:
+            embedded.stop(work_folder())
+
+
+def _settings(data: Path | None, config: Path | None, overrides: tuple[str, ...]) -> RunSettings:
+    defaults = PHANTOM_SETTINGS if data is None else DATA_SETTINGS
+    bucket = "demo"
+    if data is not None:
+        if not data.is_dir():
+            raise DataError(f"{data} is not a folder; name the folder that holds the CT series")
+        bucket = f"demo-{stable_hash(str(data.resolve()))}"
+    given = load_settings(config, overrides)
+    base = RunSettings(store=StoreSettings(bucket=bucket)).model_dump()
+    for source in (defaults, given.model_dump(exclude_unset=True)):
+        _merge(base, source)
+    return RunSettings.model_validate(base)
+
+
+def _merge(target: dict[str, Any], source: dict[str, Any]) -> None:
+    for key, value in source.items():
+        if isinstance(value, dict) and isinstance(target.get(key), dict):
+            _merge(target[key], value)
+        else:
+            target[key] = value
+
+
+def _fix_patient_secret(store: ObjectStore, prefix: str) -> None:
+    """Derive the bucket's secret from the data itself, so that a demo of the same data splits it the same way anywhere.
+
+    Nobody without the very same files can compute it.
+    """
+    if not store.exists(layout.PATIENT_KEY_STATE):
+        content = (f"{item.key} {item.etag}" for item in store.list(prefix))
+        store.write(layout.PATIENT_KEY_STATE, combine(content).encode())
+
+
+def _phantoms(folder: Path) -> Path:
+    from boneseg.phantom.series import write_phantom
+
+    for seed in track(range(PATIENTS), "phantoms"):
+        if not (folder / f"phantom-{seed:04d}" / "label.dcm").is_file():
+            write_phantom(folder / f"phantom-{seed:04d}", seed, slices=SLICES)
+    return folder
+
+
+def _run_stages(stages: Stages, say: Callable[[str], None]) -> None:
+    from boneseg.evaluate.evaluate import console_table
+
+    pulled = stages.pull()
+    say(f"pull: {pulled.series} series, {pulled.labelled} with a label, {pulled.downloaded} objects read")
+    prepared = stages.prepare()
+    parts = ", ".join(f"{count} {split}" for split, count in prepared.series.items())
+    say(f"prepare: {parts}; {prepared.made} made, {prepared.reused} reused")
+    for problem in prepared.problems:
+        say(f"  {'left out' if problem.fatal else 'note'}: {problem.source}: {problem.reason}")
+    trained = stages.train()
+    say(f"train: run {trained.run}{' (reused)' if trained.reused else ''}, best epoch {trained.best_epoch}")
+    evaluated = stages.evaluate()
+    published = stages.publish()
+    report = stages.workspace.folder / "report.html"
+    report.write_bytes(stages.workspace.store.read(stages.workspace.store.key(evaluated.report_uri)))
+    say(f"\n{console_table(evaluated)}\n")
+    say(f"report  {report}")
+    say(f"model   {trained.model_uri}")
+    say(f"run     {stages.workspace.run_folder(trained.run)}")
+    say(f"publish {published.name} version {published.version}: {published.reason}")

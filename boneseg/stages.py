@@ -1,0 +1,132 @@
+"""The six stages one after another, each remembering what it made so that the next can be started alone."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from boneseg.config import RunSettings
+from boneseg.errors import DataError
+from boneseg.storage.catalogue import Record
+from boneseg.storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    from boneseg.dataset.prepare import PrepareResult
+    from boneseg.dataset.pull import PullResult
+    from boneseg.evaluate.evaluate import EvaluationResult
+    from boneseg.registry.publish import PublishResult
+    from boneseg.train.train import TrainResult
+    from boneseg.tune.tune import TuneResult
+
+log = logging.getLogger(__name__)
+
+
+class Latest(Record):
+    """What the stages made last in this work folder and bucket."""
+
+    catalogue_uri: str | None = None
+    dataset_uri: str | None = None
+    best: str | None = None
+    """Overrides found by the last sweep, as JSON."""
+    model_uri: str | None = None
+    evaluation_uri: str | None = None
+
+
+class Stages:
+    """The stages on one workspace with one set of settings. Heavy libraries load when a stage that needs them starts.
+
+    Args:
+        workspace: bucket and local folder.
+        settings: of the run.
+    """
+
+    def __init__(self, workspace: Workspace, settings: RunSettings) -> None:
+        self.workspace = workspace
+        self.settings = settings
+
+    @property
+    def _memory(self) -> Path:
+        return self.workspace.folder / f"latest-{self.workspace.store.bucket}.json"
+
+    @property
+    def latest(self) -> Latest:
+        """Return what the stages made last."""
+        if not self._memory.is_file():
+            return Latest()
+        return Latest.model_validate_json(self._memory.read_bytes())
+
+    def _remember(self, **made: str | None) -> None:
+        self._memory.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._memory.with_suffix(".partial")
+        partial.write_bytes(self.latest.model_copy(update=made).to_json())
+        partial.replace(self._memory)
+
+    def pull(self) -> PullResult:
+        """Find out what the bucket holds."""
+        from boneseg.dataset.pull import pull
+
+        result = pull(self.workspace, self.settings.store, self.settings.pull)
+        self._remember(catalogue_uri=result.catalogue_uri)
+        return result
+
+    def prepare(self, catalogue_uri: str | None = None) -> PrepareResult:
+        """Make shards and a dataset of a catalogue; none = of the last pull."""
+        from boneseg.dataset.prepare import prepare
+
+        catalogue = _given(catalogue_uri or self.latest.catalogue_uri, "catalogue", "boneseg pull")
+        result = prepare(self.workspace, catalogue, self.settings.prepare)
+        self._remember(dataset_uri=result.dataset_uri)
+        return result
+
+    def tune(self, dataset_uri: str | None = None) -> TuneResult:
+        """Search for the best settings on a dataset; none = on the last one prepared."""
+        from boneseg.tune.tune import tune
+
+        result = tune(self.workspace, self._dataset(dataset_uri), self.settings)
+        self._remember(best=json.dumps(result.best))
+        return result
+
+    def train(self, dataset_uri: str | None = None, tuned: bool = False) -> TrainResult:
+        """Train on a dataset; none = on the last one prepared. ``tuned`` applies what the last sweep found."""
+        from boneseg.train.train import train
+
+        settings = self.settings
+        if tuned:
+            from boneseg.tune.tune import apply_best
+
+            settings = apply_best(settings, json.loads(_given(self.latest.best, "sweep", "boneseg tune")))
+        result = train(self.workspace, self._dataset(dataset_uri), settings)
+        self._remember(model_uri=result.model_uri)
+        return result
+
+    def model_uri(self) -> str:
+        """Return the model trained last."""
+        return _given(self.latest.model_uri, "model", "boneseg train")
+
+    def evaluate(self, model_uri: str | None = None, dataset_uri: str | None = None) -> EvaluationResult:
+        """Measure a model on a dataset's test split; none = the last of each."""
+        from boneseg.evaluate.evaluate import evaluate
+
+        result = evaluate(
+            self.workspace, model_uri or self.model_uri(), self._dataset(dataset_uri), self.settings.evaluate
+        )
+        self._remember(evaluation_uri=result.evaluation_uri)
+        return result
+
+    def publish(self) -> PublishResult:
+        """Register the last model with its last evaluation."""
+        from boneseg.registry.publish import publish
+
+        evaluation = _given(self.latest.evaluation_uri, "evaluation", "boneseg evaluate")
+        return publish(self.workspace, self.model_uri(), evaluation, self._dataset(None), self.settings)
+
+    def _dataset(self, uri: str | None) -> str:
+        return _given(uri or self.latest.dataset_uri, "dataset", "boneseg prepare")
+
+
+def _given(value: str | None, what: str, command: str) -> str:
+    if value is None:
+        raise DataError(f"there is no {what} yet in this work folder; run '{command}' first")
+    return value

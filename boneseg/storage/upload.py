@@ -1,0 +1,52 @@
+"""A local folder into the bucket, for those who have no S3 client at hand."""
+
+import hashlib
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from boneseg.errors import DataError
+from boneseg.progress import track
+from boneseg.storage.client import ObjectStore
+
+log = logging.getLogger(__name__)
+
+
+def upload_folder(store: ObjectStore, folder: Path, prefix: str, parallel: int = 8) -> int:
+    """Put every file below a folder into the bucket, leaving out hidden files and what is there already.
+
+    Args:
+        store: where to.
+        folder: what; its own name is not part of the keys.
+        prefix: start of the keys, ending with a slash.
+        parallel: files at the same time.
+
+    Returns:
+        How many files were sent.
+
+    Raises:
+        DataError: the folder does not exist or holds no file.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; name the folder that holds the CT series")
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    if not files:
+        raise DataError(f"{folder} holds no file; name the folder that holds the CT series")
+    there = {item.key: (item.size, item.etag) for item in store.list(prefix)}
+
+    def send(path: Path) -> bool:
+        key = prefix + path.relative_to(folder).as_posix()
+        if key in there and _same(path, *there[key]):
+            return False
+        store.upload(path, key)
+        return True
+
+    with ThreadPoolExecutor(parallel) as pool:
+        return sum(track(pool.map(send, files), "upload", total=len(files), unit="files"))
+
+
+def _same(path: Path, size: int, etag: str) -> bool:
+    if path.stat().st_size != size:
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() == etag
