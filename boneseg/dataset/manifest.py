@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from boneseg.config import CLASSES, Split
-from boneseg.storage.catalogue import GeometryRecord, Problem, Record
+from boneseg.storage.catalogue import GeometryRecord, ObjectRef, Problem, Record
 
 
 class ShardRecord(Record):
@@ -13,7 +13,7 @@ class ShardRecord(Record):
     """
 
     shard: str
-    """Content hash of image, label and geometry."""
+    """Hash of all that the shard is made from: series, label, settings and the version of this code."""
     series: str
     source: str
     patient: str
@@ -26,6 +26,12 @@ class ShardRecord(Record):
     """Whether the patient outline was computed here because the label held only bone."""
     pixel_hash: str
     """Hash of the HU alone: equal for copies of a series under other identities."""
+    image: ObjectRef
+    """``image.npy`` in the bucket."""
+    label: ObjectRef
+    """``label.npy`` in the bucket."""
+    warnings: tuple[str, ...] = ()
+    """What is odd about the series but does not keep it from being used."""
 
 
 class DatasetEntry(Record):

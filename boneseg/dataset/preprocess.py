@@ -1,0 +1,100 @@
+"""From HU to what a network sees, and back: the same function for training and for prediction."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from boneseg.config import PreprocessSettings
+
+# Batches are made by threads of ours, series by processes of ours; OpenCV's own threads would only fight with them.
+cv2.setNumThreads(0)
+
+AIR_HU = -1000
+
+
+def normalise(hu: NDArray[np.int16], settings: PreprocessSettings) -> NDArray[np.float32]:
+    """Map HU to 0..1: the window's lower end becomes 0, its upper end 1, what lies outside is clipped.
+
+    Args:
+        hu: any shape.
+        settings: the window.
+
+    Returns:
+        Same shape, float32.
+    """
+    low, high = settings.window
+    out = hu.astype(np.float32)
+    np.subtract(out, np.float32(low), out=out)
+    np.multiply(out, np.float32(1.0 / (high - low)), out=out)
+    return np.clip(out, 0.0, 1.0, out=out)
+
+
+def network_size(size: tuple[int, int], spacing: tuple[float, float], settings: PreprocessSettings) -> tuple[int, int]:
+    """Return the rows and columns a slice has for the network.
+
+    Args:
+        size: rows and columns of the slice.
+        spacing: mm between rows and between columns.
+        settings: the spacing to which slices are resampled, if any.
+    """
+    if settings.spacing_mm is None:
+        return size
+    return (
+        max(1, round(size[0] * spacing[0] / settings.spacing_mm)),
+        max(1, round(size[1] * spacing[1] / settings.spacing_mm)),
+    )
+
+
+def to_network(
+    hu: NDArray[np.int16], spacing: tuple[float, float], settings: PreprocessSettings
+) -> NDArray[np.float32]:
+    """Normalise slices and resample them in plane.
+
+    Args:
+        hu: (slices, rows, columns) in HU.
+        spacing: mm between rows and between columns.
+        settings: window and spacing.
+
+    Returns:
+        (slices, h, w) float32 within 0..1; h and w as ``network_size`` says.
+    """
+    return resize(normalise(hu, settings), network_size((hu.shape[1], hu.shape[2]), spacing, settings))
+
+
+def from_network(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Bring what the network says back onto the slice's own pixels, by linear interpolation.
+
+    Args:
+        values: logits or probabilities (..., h, w).
+        size: rows and columns of the slice.
+
+    Returns:
+        (..., rows, columns).
+    """
+    flat = values.reshape(-1, *values.shape[-2:])
+    return resize(flat, size).reshape(*values.shape[:-2], *size)
+
+
+def labels_to_network(
+    label: NDArray[np.uint8], spacing: tuple[float, float], settings: PreprocessSettings
+) -> NDArray[np.uint8]:
+    """Resample label slices (slices, rows, columns) like ``to_network``; the nearest label wins."""
+    height, width = network_size((label.shape[1], label.shape[2]), spacing, settings)
+    if (height, width) == label.shape[1:]:
+        return label
+    out = np.empty((len(label), height, width), dtype=np.uint8)
+    for index, plane in enumerate(label):
+        cv2.resize(plane, (width, height), dst=out[index], interpolation=cv2.INTER_NEAREST_EXACT)
+    return out
+
+
+def resize(planes: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Resample float planes (planes, rows, columns) to another size; area averages when shrinking, else linear."""
+    if planes.shape[1:] == size:
+        return planes
+    shrinks = size[0] < planes.shape[1] and size[1] < planes.shape[2]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    out = np.empty((len(planes), *size), dtype=np.float32)
+    for index, plane in enumerate(planes):
+        cv2.resize(plane, (size[1], size[0]), dst=out[index], interpolation=method)
+    return out

@@ -1,0 +1,279 @@
+"""Slices for a network: random crops near bone to train on, whole slices to validate on.
+
+Nothing is loaded before it is used: shards are memory-mapped, batches are made one after the other by threads.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset as TorchDataset
+
+from boneseg.config import BONE, PreprocessSettings, TrainSettings
+from boneseg.dataset.augment import Recipe, build_recipe
+from boneseg.dataset.manifest import ShardRecord
+from boneseg.dataset.preprocess import labels_to_network, to_network
+from boneseg.dataset.shards import Shard, open_shard
+from boneseg.errors import DataError
+from boneseg.geometry import Scalar
+from boneseg.storage.workspace import Workspace
+
+OPEN_SHARDS = 128
+"""Memory-mapped shards at a time; each holds two file descriptors."""
+PADDING = 32
+"""Whole slices are padded to a multiple of this."""
+
+Plane = NDArray[np.float32]
+Mask = NDArray[np.uint8]
+
+
+class Batch(NamedTuple):
+    """What a training step or a validation step sees."""
+
+    image: torch.Tensor
+    """(N, 1, H, W) float32 within 0..1."""
+    label: torch.Tensor
+    """(N, H, W) uint8 classes; a loss wants ``.long()``, best after moving to the device."""
+
+
+class SliceDataset(TorchDataset[tuple[Plane, Mask]]):
+    """All slices of some shards, as the network sees them: normalised, resampled if the settings say so.
+
+    Args:
+        workspace: where the shards are.
+        records: the shards.
+        preprocess: window and spacing.
+    """
+
+    def __init__(self, workspace: Workspace, records: Sequence[ShardRecord], preprocess: PreprocessSettings) -> None:
+        if not records:
+            raise DataError("this split has no series; add patients, or change prepare.splits")
+        self.records = tuple(records)
+        self.preprocess = preprocess
+        self._workspace = workspace
+        self._open = lru_cache(maxsize=OPEN_SHARDS)(self._open_shard)
+        counts = np.array([len(record.class_counts) for record in self.records])
+        self.shard_of = np.repeat(np.arange(len(counts)), counts)
+        self.slice_of = np.concatenate([np.arange(count) for count in counts])
+        self.bone_pixels = np.concatenate([np.array(record.class_counts)[:, BONE] for record in self.records])
+
+    def __len__(self) -> int:
+        return len(self.shard_of)
+
+    def __getitem__(self, index: int) -> tuple[Plane, Mask]:
+        """Return a slice (h, w) float32 and its label (h, w) uint8."""
+        shard = self._open(int(self.shard_of[index]))
+        position = int(self.slice_of[index])
+        spacing = shard.record.geometry.geometry().spacing[1:]
+        image = to_network(shard.image[position : position + 1], spacing, self.preprocess)
+        label = labels_to_network(shard.label[position : position + 1], spacing, self.preprocess)
+        return image[0], np.asarray(label[0])
+
+    def __reduce__(self) -> tuple[type[SliceDataset], tuple[Workspace, tuple[ShardRecord, ...], PreprocessSettings]]:
+        # Open files do not cross a process border.
+        return SliceDataset, (self._workspace, self.records, self.preprocess)
+
+    def _open_shard(self, number: int) -> Shard:
+        return open_shard(self._workspace, self.records[number])
+
+
+class TrainingBatches:
+    """Batches of random crops; iterating over ``epoch(n)`` gives one epoch.
+
+    What crop ``i`` of an epoch looks like depends on seed, epoch and ``i`` alone, not on threads or on how many
+    workers share the epoch: worker ``rank`` of ``world`` gets crops ``rank``, ``rank + world`` and so on.
+
+    Args:
+        slices: training slices.
+        settings: crop, batch size, share of bone, augmentation, seed, threads.
+        rank: number of this worker.
+        world: how many workers share an epoch.
+    """
+
+    def __init__(self, slices: SliceDataset, settings: TrainSettings, rank: int = 0, world: int = 1) -> None:
+        self.slices = slices
+        self.settings = settings
+        self.rank = rank
+        self.world = world
+        self._bony = np.flatnonzero(slices.bone_pixels)
+        self._local = threading.local()
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch, the same for every worker."""
+        together = self.settings.batch_size * self.world
+        return self.settings.steps_per_epoch or math.ceil(len(self.slices) / together)
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """Yield the batches of one epoch, prepared ahead by ``loader_threads`` threads."""
+        plan, near_bone = self._plan(number)
+        size = self.settings.batch_size
+
+        def make(step: int) -> Batch:
+            first = step * size * self.world + self.rank
+            chosen = range(first, first + size * self.world, self.world)
+            return collate([self.crop(number, index, int(plan[index]), bool(near_bone[index])) for index in chosen])
+
+        return ahead(make, self.steps, self.settings.loader_threads)
+
+    def crop(self, epoch: int, index: int, slice_index: int, near_bone: bool) -> tuple[Plane, Mask]:
+        """Cut and augment one crop.
+
+        Args:
+            epoch: number of the epoch.
+            index: number of the crop in it.
+            slice_index: from which slice.
+            near_bone: whether to centre it near a bone pixel.
+
+        Returns:
+            Image and label, (crop, crop).
+        """
+        recipe = self._recipe()
+        rng = np.random.default_rng((self.settings.seed, epoch, index))
+        image, label = self.slices[slice_index]
+        centre = self._centre(label, near_bone, rng)
+        corner = (centre[0] - recipe.window // 2, centre[1] - recipe.window // 2)
+        window = (recipe.window, recipe.window)
+        return recipe(cut(image, corner, window), cut(label, corner, window), int(rng.integers(2**31)))
+
+    def _plan(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Choose a slice for each crop of an epoch: every slice about equally often, ``bone_share`` with bone."""
+        rng = np.random.default_rng((self.settings.seed, epoch))
+        total = self.steps * self.settings.batch_size * self.world
+        bone = round(total * self.settings.bone_share) if len(self._bony) else 0
+        chosen = np.concatenate(
+            [_repeat_shuffled(self._bony, bone, rng), _repeat_shuffled(np.arange(len(self.slices)), total - bone, rng)]
+        )
+        order = rng.permutation(total)
+        return chosen[order], order < bone
+
+    def _centre(self, label: Mask, near_bone: bool, rng: np.random.Generator) -> tuple[int, int]:
+        crop = self.settings.crop
+        if near_bone:
+            rows, columns = np.nonzero(label == BONE)
+            if len(rows):
+                pick = int(rng.integers(len(rows)))
+                jitter = rng.integers(-crop // 4, crop // 4 + 1, size=2)
+                return _inside(int(rows[pick] + jitter[0]), int(columns[pick] + jitter[1]), label.shape, crop)
+        return _inside(int(rng.integers(label.shape[0])), int(rng.integers(label.shape[1])), label.shape, crop)
+
+    def _recipe(self) -> Recipe:
+        # Augmentation holds random state, so each thread has its own.
+        if not hasattr(self._local, "recipe"):
+            self._local.recipe = build_recipe(self.settings.augmentation, self.settings.crop)
+        recipe: Recipe = self._local.recipe
+        return recipe
+
+
+class ValidationBatches:
+    """Batches of whole slices, padded with air to a multiple of 32; a batch comes from one series.
+
+    Args:
+        slices: validation slices.
+        batch_size: slices a batch; the last one of a series may be smaller.
+        threads: that prepare batches ahead.
+        limit: most slices to use, spread evenly over all; none = all.
+        rank: number of this worker.
+        world: how many workers share the slices.
+    """
+
+    def __init__(
+        self,
+        slices: SliceDataset,
+        batch_size: int,
+        threads: int = 1,
+        limit: int | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.slices = slices
+        self.threads = threads
+        used = np.arange(len(slices))
+        if limit is not None and limit < len(used):
+            used = np.linspace(0, len(used) - 1, limit).round().astype(int)
+        by_series = [used[slices.shard_of[used] == shard] for shard in range(len(slices.records))]
+        batches = [part[i : i + batch_size] for part in by_series for i in range(0, len(part), batch_size)]
+        self._batches = batches[rank::world]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return ahead(self._make, len(self), self.threads)
+
+    def _make(self, step: int) -> Batch:
+        return collate([_padded(*self.slices[int(index)]) for index in self._batches[step]])
+
+
+def collate(samples: Sequence[tuple[Plane, Mask]]) -> Batch:
+    """Stack samples of one size."""
+    image = np.stack([image for image, _ in samples])[:, None]
+    label = np.stack([label for _, label in samples])
+    return Batch(torch.from_numpy(image), torch.from_numpy(label))
+
+
+def cut(plane: NDArray[Scalar], corner: tuple[int, int], size: tuple[int, int]) -> NDArray[Scalar]:
+    """Cut a rectangle that may reach over the edge; what lies outside is 0: air, or background."""
+    top, left = corner
+    bottom, right = top + size[0], left + size[1]
+    inner = plane[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+    if inner.shape == size:
+        return inner
+    out = np.zeros(size, dtype=plane.dtype)
+    row, column = max(-top, 0), max(-left, 0)
+    out[row : row + inner.shape[0], column : column + inner.shape[1]] = inner
+    return out
+
+
+def ahead(make: Callable[[int], Batch], count: int, threads: int) -> Iterator[Batch]:
+    """Yield ``make(0)`` to ``make(count - 1)`` in order, made by threads while the caller computes.
+
+    Threads suffice: numpy, OpenCV and the page cache work without the interpreter's lock. At most ``threads + 1``
+    batches wait at a time.
+    """
+    if threads == 0:
+        yield from (make(step) for step in range(count))
+        return
+    waiting: deque[Future[Batch]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="batches") as pool:
+        try:
+            for step in range(count):
+                waiting.append(pool.submit(make, step))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _repeat_shuffled(values: NDArray[np.int64], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    rounds = [rng.permutation(values) for _ in range(math.ceil(count / max(len(values), 1)))]
+    return np.concatenate(rounds)[:count] if rounds else np.empty(0, dtype=np.int64)
+
+
+def _inside(row: int, column: int, shape: tuple[int, ...], crop: int) -> tuple[int, int]:
+    """Move a crop's centre so that the crop lies within the slice; a slice smaller than the crop is centred."""
+    result = []
+    for value, size in ((row, shape[0]), (column, shape[1])):
+        low, high = crop // 2, size - crop // 2
+        result.append(size // 2 if low > high else min(max(value, low), high))
+    return result[0], result[1]
+
+
+def _padded(image: Plane, label: Mask) -> tuple[Plane, Mask]:
+    size = (math.ceil(image.shape[0] / PADDING) * PADDING, math.ceil(image.shape[1] / PADDING) * PADDING)
+    return cut(image, (0, 0), size), cut(label, (0, 0), size)
