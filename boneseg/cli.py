@@ -37,51 +37,36 @@ def with_settings(command: Command) -> Command:
     return file(single(command))
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog="Example: boneseg demo"
+)
 @click.version_option(__version__)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error and more of the log.")
 def cli(debug: bool) -> None:
-    """Turn a bucket of CT series into a published bone segmentation model.
-
-    \b
-    Example: boneseg demo
-    """
+    """Turn a bucket of CT series into a published bone segmentation model."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     logging.getLogger("boneseg").setLevel(logging.DEBUG if debug else logging.INFO)
 
 
-@cli.command()
+@cli.command(epilog="Example: boneseg demo, or boneseg demo --data series/ --set train.epochs=10")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of CT series; none = phantoms made here.")
 @click.option("--keep", is_flag=True, help="Leave the embedded object store running.")
 @with_settings
 def demo(data: Path | None, keep: bool, config: Path | None, overrides: tuple[str, ...]) -> None:
-    """Run everything on this machine: store, data, all stages, report.
-
-    \b
-    Example: boneseg demo
-             boneseg demo --data series/ --set train.epochs=10
-    """
+    """Run everything on this machine: store, data, all stages, report."""
     from boneseg.demo import run_demo
 
     run_demo(data, keep, config, overrides, click.echo)
 
 
-@cli.group()
+@cli.group(epilog="Example: boneseg store start")
 def store() -> None:
-    """Start, stop or look at the embedded object store (SeaweedFS on 127.0.0.1).
-
-    \b
-    Example: boneseg store start
-    """
+    """Start, stop or look at the embedded object store (SeaweedFS on 127.0.0.1)."""
 
 
-@store.command("start")
+@store.command("start", epilog="Example: boneseg store start")
 def store_start() -> None:
-    """Start the embedded store; nothing happens if it runs already.
-
-    \b
-    Example: boneseg store start
-    """
+    """Start the embedded store; nothing happens if it runs already."""
     from boneseg.config import StoreSettings, work_folder
     from boneseg.storage import embedded
 
@@ -90,26 +75,18 @@ def store_start() -> None:
     click.echo(f"store at {status.endpoint} (PID {status.pid}), data in {status.folder}")
 
 
-@store.command("stop")
+@store.command("stop", epilog="Example: boneseg store stop")
 def store_stop() -> None:
-    """Stop the embedded store; its data stays.
-
-    \b
-    Example: boneseg store stop
-    """
+    """Stop the embedded store; its data stays."""
     from boneseg.config import work_folder
     from boneseg.storage import embedded
 
     click.echo("store stopped" if embedded.stop(work_folder()) else "no store was running")
 
 
-@store.command("status")
+@store.command("status", epilog="Example: boneseg store status")
 def store_status() -> None:
-    """Say whether the embedded store runs; exit code 1 if not.
-
-    \b
-    Example: boneseg store status
-    """
+    """Say whether the embedded store runs; exit code 1 if not."""
     from boneseg.config import work_folder
     from boneseg.storage import embedded
 
@@ -120,15 +97,11 @@ def store_status() -> None:
     click.echo(f"store at {status.endpoint} (PID {status.pid}), data in {status.folder}")
 
 
-@cli.command()
+@cli.command(epilog="Example: boneseg upload series/")
 @click.argument("folder", type=click.Path(path_type=Path))
 @with_settings
 def upload(folder: Path, config: Path | None, overrides: tuple[str, ...]) -> None:
-    """Put a FOLDER of CT series and labels into the bucket.
-
-    \b
-    Example: boneseg upload series/
-    """
+    """Put a FOLDER of CT series and labels into the bucket."""
     from boneseg.storage.upload import upload_folder
 
     stages = _stages(config, overrides)
@@ -138,14 +111,10 @@ def upload(folder: Path, config: Path | None, overrides: tuple[str, ...]) -> Non
     click.echo(f"{sent} files sent to {stages.workspace.store.uri(settings.store.raw_prefix)}")
 
 
-@cli.command()
+@cli.command(epilog="Example: boneseg pull --set store.bucket=pelvis")
 @with_settings
 def pull(config: Path | None, overrides: tuple[str, ...]) -> None:
-    """Find out what the bucket holds and write a catalogue of its series.
-
-    \b
-    Example: boneseg pull --set store.bucket=pelvis
-    """
+    """Find out what the bucket holds and write a catalogue of its series."""
     result = _stages(config, overrides).pull()
     _show_problems(result.problems)
     click.echo(
@@ -155,30 +124,22 @@ def pull(config: Path | None, overrides: tuple[str, ...]) -> None:
     )
 
 
-@cli.command()
+@cli.command(epilog="Example: boneseg prepare --set prepare.splits.test=0.3")
 @click.option("--catalogue", help="URI of a catalogue; none = of the last pull.")
 @with_settings
 def prepare(catalogue: str | None, config: Path | None, overrides: tuple[str, ...]) -> None:
-    """Read, check and split the series and write them as shards.
-
-    \b
-    Example: boneseg prepare --set prepare.splits.test=0.3
-    """
+    """Read, check and split the series and write them as shards."""
     result = _stages(config, overrides).prepare(catalogue)
     _show_problems(result.problems)
     parts = ", ".join(f"{split}: {count} series" for split, count in result.series.items())
     click.echo(f"{parts}; {result.made} prepared, {result.reused} reused\ndataset {result.dataset_uri}")
 
 
-@cli.command()
+@cli.command(epilog="Example: boneseg tune --set tune.trials=8")
 @click.option("--dataset", help="URI of a dataset; none = the last one prepared.")
 @with_settings
 def tune(dataset: str | None, config: Path | None, overrides: tuple[str, ...]) -> None:
-    """Search for the best architecture, encoder and training settings with Ray Tune.
-
-    \b
-    Example: boneseg tune --set tune.trials=8
-    """
+    """Search for the best architecture, encoder and training settings with Ray Tune."""
     from boneseg.tune.tune import console_table
 
     result = _stages(config, overrides).tune(dataset)
@@ -186,16 +147,12 @@ def tune(dataset: str | None, config: Path | None, overrides: tuple[str, ...]) -
     click.echo(f"table {result.table_uri}\ntrain with the best settings: boneseg train --tuned")
 
 
-@cli.command()
+@cli.command(epilog="Example: boneseg train --set train.epochs=30 --set model.encoder=resnet34")
 @click.option("--dataset", help="URI of a dataset; none = the last one prepared.")
 @click.option("--tuned", is_flag=True, help="Apply the best settings of the last sweep.")
 @with_settings
 def train(dataset: str | None, tuned: bool, config: Path | None, overrides: tuple[str, ...]) -> None:
-    """Train a network and keep the epoch with the best validation mean IoU.
-
-    \b
-    Example: boneseg train --set train.epochs=30 --set model.encoder=resnet34
-    """
+    """Train a network and keep the epoch with the best validation mean IoU."""
     result = _stages(config, overrides).train(dataset, tuned)
     click.echo(
         f"run {result.run}{' (already finished, reused)' if result.reused else ''}: best epoch {result.best_epoch}, "
@@ -203,18 +160,15 @@ def train(dataset: str | None, tuned: bool, config: Path | None, overrides: tupl
     )
 
 
-@cli.command()
+@cli.command(
+    epilog="Example: boneseg evaluate, or boneseg evaluate --model bone@champion --data series/ --out evaluation/"
+)
 @click.option("--model", help="Folder, s3:// URI or registry reference such as bone@champion; none = the last trained.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of labelled series; none = the test split.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("evaluation"), help="Folder for --data's report.")
 @with_settings
 def evaluate(model: str | None, data: Path | None, out: Path, config: Path | None, overrides: tuple[str, ...]) -> None:
-    """Measure a model: class-wise tables, surface distances, plots, report.
-
-    \b
-    Example: boneseg evaluate
-             boneseg evaluate --model bone@champion --data series/ --out evaluation/
-    """
+    """Measure a model: class-wise tables, surface distances, plots, report."""
     from boneseg.evaluate.evaluate import console_table, evaluate_folder
     from boneseg.models.checkpoint import upload_model
 
@@ -230,84 +184,60 @@ def evaluate(model: str | None, data: Path | None, out: Path, config: Path | Non
     click.echo(f"report {result.report_uri}")
 
 
-@cli.command()
+@cli.command(epilog="Example: boneseg publish --set publish.model_name=bone")
 @with_settings
 def publish(config: Path | None, overrides: tuple[str, ...]) -> None:
-    """Register the last model; promote it if it beats the champion on the same test set.
-
-    \b
-    Example: boneseg publish --set publish.model_name=bone
-    """
+    """Register the last model; promote it if it beats the champion on the same test set."""
     result = _stages(config, overrides).publish()
     click.echo(f"{result.name} version {result.version}: {result.reason}")
 
 
-@cli.command()
+@cli.command(epilog="Example: boneseg predict --model bone@champion series/ --out masks/")
 @click.argument("series", type=click.Path(path_type=Path))
 @click.option("--model", default="bone@champion", show_default=True, help="Folder, s3:// URI or registry reference.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the masks.")
 @with_settings
 def predict(series: Path, model: str, out: Path, config: Path | None, overrides: tuple[str, ...]) -> None:
-    """Segment every CT SERIES in a folder; masks as NIfTI and DICOM SEG in the series' own geometry.
-
-    \b
-    Example: boneseg predict --model bone@champion series/ --out masks/
-    """
+    """Segment every CT SERIES in a folder; masks as NIfTI and DICOM SEG in the series' own geometry."""
     from boneseg.predict.predict import predict_series
 
     for path in predict_series(_model_folder(model, _settings(config, overrides)), series, out):
         click.echo(path)
 
 
-@cli.command()
+@cli.command(epilog="Example: boneseg phantom --out phantoms/ --count 3")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the series.")
 @click.option("--count", type=click.IntRange(1), default=1, show_default=True, help="How many patients.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the first one.")
 @click.option("--slices", type=click.IntRange(2), default=48, show_default=True, help="Slices a series.")
 @click.option("--size", type=click.IntRange(64, 1024), default=512, show_default=True, help="Pixels a side.")
 def phantom(out: Path, count: int, seed: int, slices: int, size: int) -> None:
-    """Write synthetic pelvic CT series as DICOM, with DICOM SEG labels.
-
-    \b
-    Example: boneseg phantom --out phantoms/ --count 3
-    """
+    """Write synthetic pelvic CT series as DICOM, with DICOM SEG labels."""
     from boneseg.phantom.series import write_phantom
 
     for number in range(seed, seed + count):
         click.echo(write_phantom(out / f"phantom-{number:04d}", number, slices=slices, size=size))
 
 
-@cli.group()
+@cli.group(epilog="Example: boneseg pipeline run")
 def pipeline() -> None:
-    """Compile the Kubeflow pipelines, or run one on this machine.
-
-    \b
-    Example: boneseg pipeline run
-    """
+    """Compile the Kubeflow pipelines, or run one on this machine."""
 
 
-@pipeline.command("compile")
+@pipeline.command("compile", epilog="Example: boneseg pipeline compile --out build/pipelines")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/pipelines"), show_default=True)
 def pipeline_compile(out: Path) -> None:
-    """Write every pipeline as IR YAML for upload to Kubeflow.
-
-    \b
-    Example: boneseg pipeline compile --out build/pipelines
-    """
+    """Write every pipeline as IR YAML for upload to Kubeflow."""
     from pipelines.local import compile_all  # type: ignore[import-not-found,unused-ignore]
 
     for path in compile_all(out):
         click.echo(path)
 
 
-@pipeline.command("run")
+@pipeline.command("run", epilog="Example: boneseg pipeline run --set train.epochs=3")
 @with_settings
 def pipeline_run(config: Path | None, overrides: tuple[str, ...]) -> None:
-    """Run the training pipeline on this machine with kfp.local, every step a process of its own.
-
-    \b
-    Example: boneseg pipeline run --set train.epochs=3
-    """
+    """Run the training pipeline on this machine with kfp.local, every step a process of its own."""
     from pipelines.local import run_training
 
     click.echo(run_training(_stages(config, overrides).settings))
