@@ -1,0 +1,57 @@
+"""A trained network and a CT volume in, a mask of the same shape out."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from boneseg.config import PreprocessSettings
+from boneseg.dataset.preprocess import from_network, to_network
+from boneseg.geometry import Geometry
+from boneseg.models.precision import Precision, choose_precision
+
+
+def predict_volume(
+    network: nn.Module,
+    preprocess: PreprocessSettings,
+    hu: NDArray[np.int16],
+    geometry: Geometry,
+    batch_size: int = 4,
+    device: str = "cpu",
+) -> NDArray[np.uint8]:
+    """Label every voxel of a volume, a few slices at a time: floats of the whole volume never exist.
+
+    Args:
+        network: as ``models.checkpoint.load_model`` returns it.
+        preprocess: from the model's card.
+        hu: (slice, row, column) in axial order, HU. A memory-mapped array is read slice by slice.
+        geometry: of ``hu``; its in-plane spacing matters where ``preprocess.spacing_mm`` is set.
+        batch_size: slices at a time.
+        device: ``cpu``, ``cuda`` or ``auto``.
+
+    Returns:
+        Class of each voxel, the shape of ``hu``. The same input gives the same mask.
+    """
+    precision = choose_precision(device)
+    network = precision.place(network).eval()
+    spacing = geometry.spacing[1:]
+    mask = np.empty(hu.shape, dtype=np.uint8)
+    for first in range(0, len(hu), batch_size):
+        slices = np.asarray(hu[first : first + batch_size])
+        image = torch.from_numpy(to_network(slices, spacing, preprocess))[:, None]
+        mask[first : first + batch_size] = _label(network, image, slices.shape[1:], precision)
+    return mask
+
+
+@torch.inference_mode()
+def _label(network: nn.Module, image: Tensor, size: tuple[int, ...], precision: Precision) -> NDArray[np.uint8]:
+    """Label images (N, 1, h, w) on the pixels of ``size``: scores are resized, never labels."""
+    with precision.autocast():
+        scores: Tensor = network(precision.image(image))
+    if tuple(scores.shape[-2:]) != size:
+        resized = from_network(scores.float().cpu().numpy(), (size[0], size[1]))
+        scores = torch.from_numpy(resized)
+    labels: NDArray[np.uint8] = scores.argmax(dim=1).to(torch.uint8).cpu().numpy()
+    return labels

@@ -1,0 +1,90 @@
+"""From the name of an architecture to a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from boneseg.config import CLASSES, ModelSettings
+from boneseg.errors import SettingsError
+from boneseg.models import smp
+
+Builder = Callable[[str], nn.Module]
+
+BUILDERS: dict[str, Builder] = {name: partial(smp.build, name) for name in smp.ARCHITECTURES}
+"""Architecture -> function from an encoder's name to a network. A new network gets its line here."""
+
+STRIDE = 32
+"""Rows and columns are padded to a multiple of this; every encoder's stride divides it, or is the encoder's own."""
+SMALLEST = {"pan": 128}
+"""Least rows and columns, for architectures whose pooling needs more than one stride."""
+
+
+class AnySize(nn.Module):
+    """A network that takes images of any height and width: padded with air to the stride, the logits cropped back."""
+
+    def __init__(self, network: nn.Module, stride: int = STRIDE, smallest: int = STRIDE) -> None:
+        super().__init__()
+        self.network = network
+        self.stride = stride
+        self.smallest = smallest
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map images (N, 1, H, W), 0 = air, to logits (N, 3, H, W)."""
+        height, width = image.shape[-2:]
+        below, right = self._missing(height), self._missing(width)
+        if below or right:
+            image = functional.pad(image, (0, right, 0, below))
+        logits: Tensor = self.network(image)
+        return logits[..., :height, :width] if below or right else logits
+
+    def _missing(self, size: int) -> int:
+        target = max(size, self.smallest)
+        return target + -target % self.stride - size
+
+
+def build_model(settings: ModelSettings) -> nn.Module:
+    """Build a network with random weights (torch's seed decides them); nothing is downloaded.
+
+    Returns:
+        A network from images (N, 1, H, W), float, as ``dataset.preprocess`` makes them, to logits (N, 3, H, W) in
+        the order of ``config.CLASSES``; any H and W.
+
+    Raises:
+        SettingsError: architecture or encoder is unknown, or the two do not fit together.
+    """
+    builder = BUILDERS.get(settings.architecture)
+    if builder is None:
+        raise SettingsError(smp.unknown("architecture", settings.architecture, tuple(BUILDERS)))
+    network = builder(settings.encoder)
+    own = getattr(getattr(network, "encoder", None), "output_stride", STRIDE)
+    stride = STRIDE if STRIDE % own == 0 else int(own)
+    return AnySize(network, stride, max(stride, SMALLEST.get(settings.architecture, 0)))
+
+
+def check_model(settings: ModelSettings) -> None:
+    """Build the network and run it once on a small image of odd size.
+
+    Raises:
+        SettingsError: architecture or encoder is unknown, or the two do not work together.
+    """
+    state = torch.random.get_rng_state()
+    network = build_model(settings).eval()
+    torch.random.set_rng_state(state)
+    try:
+        with torch.inference_mode():
+            shape = tuple(network(torch.zeros(1, 1, 72, 64)).shape)
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        raise SettingsError(smp.misfit(settings.architecture, settings.encoder, error)) from error
+    if shape != (1, len(CLASSES), 72, 64):
+        wrong = ValueError(f"its output has {shape[-2]} rows for 72")
+        raise SettingsError(smp.misfit(settings.architecture, settings.encoder, wrong))
+
+
+def parameters(network: nn.Module) -> int:
+    """Return how many numbers training adjusts."""
+    return sum(weight.numel() for weight in network.parameters() if weight.requires_grad)

@@ -1,0 +1,159 @@
+"""Trained models on disk and in the bucket: weights as safetensors and a card, checked by hash when loaded."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from torch import nn
+
+from boneseg.config import CLASSES, ModelSettings, TrainSettings
+from boneseg.errors import ModelError
+from boneseg.models.build import build_model, parameters
+from boneseg.models.card import CARD_FILE, WEIGHTS_FILE, EpochRecord, ModelCard
+from boneseg.storage import layout
+from boneseg.storage.hashing import combine, sha256_file
+from boneseg.storage.workspace import Workspace
+
+
+def save_model(
+    folder: Path,
+    network: nn.Module,
+    *,
+    model: ModelSettings,
+    train: TrainSettings,
+    dataset_hash: str,
+    fingerprint: str,
+    run: str,
+    best_epoch: int,
+    history: tuple[EpochRecord, ...],
+) -> ModelCard:
+    """Write a model's folder, the card last: a folder without a card is not a model.
+
+    Args:
+        folder: where ``model.safetensors`` and ``card.json`` go; what is there is replaced.
+        network: as ``build_model`` made it.
+        model: settings it was built from.
+        train: settings it was trained with.
+        dataset_hash: of the data it was trained on.
+        fingerprint: of the catalogue behind that data.
+        run: name of the training run.
+        best_epoch: epoch whose weights these are.
+        history: what every epoch measured.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CARD_FILE).unlink(missing_ok=True)
+    # Safetensors takes plain memory order only, and refuses two names for one tensor.
+    weights = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
+    partial = folder / f".{WEIGHTS_FILE}.partial"
+    safetensors.torch.save_file(weights, partial)
+    partial.replace(folder / WEIGHTS_FILE)
+    card = ModelCard(
+        model_hash=_model_hash(folder, model, CLASSES),
+        model=model,
+        train=train,
+        dataset_hash=dataset_hash,
+        fingerprint=fingerprint,
+        run=run,
+        best_epoch=best_epoch,
+        history=history,
+        parameters=parameters(network),
+        versions=_versions(),
+    )
+    partial = folder / f".{CARD_FILE}.partial"
+    partial.write_bytes(card.to_json())
+    partial.replace(folder / CARD_FILE)
+    return card
+
+
+def load_model(folder: Path, device: str = "cpu") -> tuple[nn.Module, ModelCard]:
+    """Read a model's folder.
+
+    Returns:
+        The network, ready for prediction, and its card.
+
+    Raises:
+        ModelError: the folder is not a model, or its files are not the ones that were saved.
+    """
+    card = read_card(folder)
+    network = build_model(card.model)
+    try:
+        network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS_FILE, device="cpu"))
+    except (RuntimeError, SafetensorError, OSError) as error:
+        raise ModelError(
+            f"{folder}: the weights do not fit {card.model.architecture} on {card.model.encoder} as built here "
+            f"(saved with {card.versions}); fetch the model again or train a new one"
+        ) from error
+    return network.to(torch.device(device)).eval(), card
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Read a model's card and check that card and weights belong together.
+
+    Raises:
+        ModelError: the folder is not a model, or its files are not the ones that were saved.
+    """
+    try:
+        card = ModelCard.model_validate_json((folder / CARD_FILE).read_bytes())
+        found = _model_hash(folder, card.model, card.classes)
+    except FileNotFoundError as error:
+        missing = Path(str(error.filename)).name
+        raise ModelError(f"{folder} is not a model: {missing} is missing; give a folder that train wrote") from error
+    except OSError as error:
+        raise ModelError(f"{folder}: cannot read the model ({error.strerror})") from error
+    except ValidationError as error:
+        raise ModelError(f"{folder / CARD_FILE}: not a card that this version reads; train the model again") from error
+    if found != card.model_hash:
+        raise ModelError(
+            f"{folder}: weights and card do not match (cut short or changed after saving); fetch the model again"
+        )
+    return card
+
+
+def upload_model(workspace: Workspace, folder: Path) -> str:
+    """Copy a model to the bucket, unless it is there.
+
+    Returns:
+        Its URI, ``s3://bucket/models/<hash>/``.
+    """
+    card = read_card(folder)
+    store = workspace.store
+    if not store.exists(layout.model(card.model_hash, CARD_FILE)):
+        store.upload(folder / WEIGHTS_FILE, layout.model(card.model_hash, WEIGHTS_FILE))
+        store.upload(folder / CARD_FILE, layout.model(card.model_hash, CARD_FILE), content_type="application/json")
+    return store.uri(layout.model(card.model_hash))
+
+
+def fetch_model(workspace: Workspace, uri: str) -> Path:
+    """Copy a model from the bucket to this machine, unless a whole copy is here.
+
+    Returns:
+        The local folder.
+
+    Raises:
+        StoreError: the bucket has no such model.
+        ModelError: what the bucket holds is damaged.
+    """
+    prefix = workspace.store.key(uri).rstrip("/")
+    folder = workspace.folder / "models" / prefix.rpartition("/")[2]
+    try:
+        read_card(folder)
+    except ModelError:
+        for file in (WEIGHTS_FILE, CARD_FILE):
+            workspace.store.download(f"{prefix}/{file}", folder / file)
+        read_card(folder)
+    return folder
+
+
+def _model_hash(folder: Path, model: ModelSettings, classes: tuple[str, ...]) -> str:
+    return combine([sha256_file(folder / WEIGHTS_FILE), model.stable_hash(), *classes])
+
+
+def _versions() -> dict[str, str]:
+    packages = ("boneseg", "torch", "segmentation_models_pytorch")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

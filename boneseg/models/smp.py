@@ -1,0 +1,90 @@
+"""The networks of segmentation-models-pytorch: a decoder (the architecture) on an encoder."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+
+import segmentation_models_pytorch as smp
+import timm
+from segmentation_models_pytorch.encoders import get_encoder_names
+from torch import nn
+
+from boneseg.config import CLASSES
+from boneseg.errors import SettingsError
+
+ARCHITECTURES: tuple[str, ...] = tuple(smp.MODEL_ARCHITECTURES_MAPPING)
+TIMM = "tu-"
+"""Prefix of an encoder that timm builds."""
+
+
+def build(architecture: str, encoder: str) -> nn.Module:
+    """Build a network with random weights; nothing is downloaded.
+
+    Args:
+        architecture: one of ``ARCHITECTURES``.
+        encoder: an encoder's name, or ``tu-`` and the name of a timm model.
+
+    Returns:
+        A network from (N, 1, H, W) to logits (N, 3, H, W), with H and W multiples of its stride.
+
+    Raises:
+        SettingsError: the encoder is unknown, or the two do not fit together.
+    """
+    _check_encoder(encoder)
+    options: dict[str, object] = {
+        "encoder_name": encoder,
+        "encoder_weights": None,
+        "in_channels": 1,
+        "classes": len(CLASSES),
+    }
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if architecture == "dpt":
+                return _build_dpt(options)
+            network: nn.Module = smp.create_model(architecture, **options)
+            return network
+    except (ValueError, RuntimeError, TypeError, AttributeError, IndexError, KeyError) as error:
+        raise SettingsError(misfit(architecture, encoder, error)) from error
+
+
+def misfit(architecture: str, encoder: str, error: Exception) -> str:
+    """Return the sentence for a pair that cannot work."""
+    advice = (
+        f"pick a timm vision transformer such as {TIMM}vit_tiny_patch16_224 for it" if architecture == "dpt" else ""
+    )
+    first_line = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    return (
+        f"architecture {architecture} does not work with encoder {encoder} ({first_line}); "
+        f"{advice or 'pick another of the two, for example encoder resnet18'}"
+    )
+
+
+def _build_dpt(options: dict[str, object]) -> nn.Module:
+    """DPT takes images of any size only if told so, and mixes in class tokens only where the encoder has them."""
+    network: nn.Module = smp.create_model("dpt", dynamic_img_size=True, **options)
+    if not network.get_submodule("encoder").has_prefix_tokens:
+        network = smp.create_model("dpt", dynamic_img_size=True, decoder_readout="ignore", **options)
+    return network
+
+
+def _check_encoder(name: str) -> None:
+    known = get_encoder_names()
+    if name in known:
+        return
+    # A colon would make timm fetch the model from a hub.
+    if name.startswith(TIMM) and ":" not in name and timm.is_model(name.removeprefix(TIMM)):
+        return
+    if name.startswith(TIMM):
+        known = [TIMM + model for model in timm.list_models()]
+    raise SettingsError(unknown("encoder", name, known))
+
+
+def unknown(what: str, name: str, known: list[str] | tuple[str, ...]) -> str:
+    """Return the sentence for a name that is not known, with those that look like it."""
+    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    if near:
+        return f"model.{what} = {name!r}: unknown; did you mean {' or '.join(near)}?"
+    shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+    return f"model.{what} = {name!r}: unknown; known are {shown}"
