@@ -110,6 +110,13 @@ class ObjectStore:
             if not self._client.bucket_exists(self.bucket):
                 self._client.make_bucket(self.bucket)
 
+    def require_bucket(self) -> None:
+        """Raise StoreError, with the name and the fix, if the bucket is not there."""
+        with self._translated(self.bucket):
+            there = self._client.bucket_exists(self.bucket)
+        if not there:
+            raise StoreError(_no_bucket(self.endpoint, self.bucket))
+
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Yield all objects below a prefix, folders' own markers left out, in order of their keys."""
         with self._translated(prefix):
@@ -197,11 +204,15 @@ def _code(error: BaseException | None) -> str:
     return str(error.code) if isinstance(error, S3Error) else ""
 
 
+def _no_bucket(endpoint: str, bucket: str) -> str:
+    return f"bucket {bucket} does not exist at {endpoint}; create it or set store.bucket"
+
+
 def _explain(error: S3Error, endpoint: str, bucket: str, name: str) -> str:
     if error.code in ("NoSuchKey", "NoSuchObject"):
         return f"s3://{bucket}/{name} is not there"
     if error.code == "NoSuchBucket":
-        return f"bucket {bucket} does not exist at {endpoint}; create it or set store.bucket"
+        return _no_bucket(endpoint, bucket)
     if error.code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "Forbidden"):
         return (
             f"{endpoint} refuses the credentials for bucket {bucket} ({error.code}): check AWS_ACCESS_KEY_ID and "
