@@ -1,0 +1,210 @@
+"""A bounded local cache of what the bucket holds, shared by threads and processes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+from boneseg.errors import SettingsError, StoreError
+from boneseg.storage.catalogue import ObjectRef
+from boneseg.storage.client import ObjectInfo, ObjectStore
+from boneseg.storage.hashing import sha256_file
+
+LIMIT_VARIABLE = "BONESEG_CACHE_GB"
+DEFAULT_LIMIT_BYTES = 50 * 2**30
+IN_USE_SECONDS = 60.0
+"""A file that was fetched within this time is not evicted: its user may not have opened it yet."""
+_STALE_SECONDS = 86400.0
+_SLACK = 0.05
+
+_added: dict[Path, int] = {}
+_added_lock = threading.Lock()
+
+
+class Cache:
+    """Files by content hash (``objects/``) and by immutable name (``named/``).
+
+    When the cache holds more than its limit, the files that were fetched longest ago go first; those fetched within
+    the last minute stay. So the limit may be passed by what is fetched in a minute, and by 5 % a process. A file that
+    is open or memory-mapped when it is evicted stays readable to who opened it.
+
+    Args:
+        folder: where; made when needed.
+        store: where files come from.
+        limit_bytes: none = ``BONESEG_CACHE_GB`` gigabytes, else 50.
+
+    Raises:
+        SettingsError: ``BONESEG_CACHE_GB`` is not a number above 0.
+    """
+
+    def __init__(self, folder: Path, store: ObjectStore, limit_bytes: int | None = None) -> None:
+        self.folder = folder
+        self.store = store
+        self.limit_bytes = _limit_from_environment() if limit_bytes is None else limit_bytes
+
+    def fetch(self, ref: ObjectRef) -> Path:
+        """Return a local file with the content of an object.
+
+        A cached file is hashed the first time a process uses it; one that was damaged is fetched again.
+
+        Raises:
+            StoreError: the object is gone from the bucket, or is not what it was when it was listed.
+        """
+        path = self._by_content(ref.sha256)
+        if _content(path) == ref.sha256:
+            _touch(path)
+            return path
+        with self._partial() as partial:
+            self.store.download(ref.key, partial)
+            if sha256_file(partial) != ref.sha256:
+                raise StoreError(f"{self.store.uri(ref.key)} changed since it was listed; run 'boneseg pull' again")
+            self._keep(partial, path)
+        return path
+
+    def fetch_new(self, item: ObjectInfo) -> tuple[Path, ObjectRef]:
+        """Fetch an object of which only the listing is known, and say what its content hash is.
+
+        Raises:
+            StoreError: the object is gone, or does not have the size that the listing says.
+        """
+        with self._partial() as partial:
+            sha256 = self._download_verified(item, partial)
+            path = self._by_content(sha256)
+            self._keep(partial, path)
+        return path, ObjectRef(key=item.key, size=item.size, etag=item.etag, sha256=sha256)
+
+    def fetch_key(self, key: str, name: str) -> Path:
+        """Return a local file with the content of an object that never changes, such as a model's file.
+
+        Args:
+            key: of the object.
+            name: relative path in the cache; must be different for different content.
+        """
+        path = self.folder / "named" / name
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            raise ValueError(f"{name} is not a name within the cache")
+        if path.exists():
+            _touch(path)
+            return path
+        with self._partial() as partial:
+            self.store.download(key, partial)
+            self._keep(partial, path)
+        return path
+
+    def _by_content(self, sha256: str) -> Path:
+        return self.folder / "objects" / sha256[:2] / sha256
+
+    def _download_verified(self, item: ObjectInfo, partial: Path) -> str:
+        """Download and return the SHA-256, checked against what the listing tells: size, and MD5 where it is one."""
+        first = self._download_hashed(item, partial)
+        if _fits(item, partial):
+            return first
+        # Damaged on the way, changed since it was listed, or an ETag that is no MD5 (server-side encryption).
+        second = self._download_hashed(item, partial)
+        if partial.stat().st_size != item.size or first != second:
+            raise StoreError(f"{self.store.uri(item.key)} changes while it is read; run 'boneseg pull' again")
+        return second
+
+    def _download_hashed(self, item: ObjectInfo, partial: Path) -> str:
+        self.store.download(item.key, partial)
+        return sha256_file(partial)
+
+    @contextmanager
+    def _partial(self) -> Iterator[Path]:
+        path = self.folder / "partial" / uuid.uuid4().hex
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield path
+        except OSError as error:
+            raise StoreError(f"{self.folder}: cannot write to the cache ({error.strerror}); free some space") from error
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _keep(self, partial: Path, path: Path) -> None:
+        size = partial.stat().st_size
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.replace(path)
+        _touch(path)
+        with _added_lock:
+            due = self.folder not in _added or _added[self.folder] + size > self.limit_bytes * _SLACK
+            _added[self.folder] = 0 if due else _added[self.folder] + size
+        if due:
+            self._evict()
+
+    def _evict(self) -> None:
+        """Remove what was fetched longest ago until the cache is within its limit, and leftovers of killed runs."""
+        now = time.time()
+        files = []
+        for path, stat in _files(self.folder):
+            if path.parent.name == "partial":
+                if now - stat.st_mtime > _STALE_SECONDS:
+                    path.unlink(missing_ok=True)
+            else:
+                files.append((stat.st_atime, stat.st_size, path))
+        excess = sum(size for _, size, _ in files) - self.limit_bytes
+        for used, size, path in sorted(files):
+            if excess <= 0 or now - used < IN_USE_SECONDS:
+                return
+            path.unlink(missing_ok=True)
+            excess -= size
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = Path(parent) / name
+            try:
+                yield path, path.stat()
+            except FileNotFoundError:  # another process evicted it
+                continue
+
+
+def _content(path: Path) -> str | None:
+    try:
+        stat = path.stat()
+        return _hash(path, stat.st_size, stat.st_mtime_ns)
+    except FileNotFoundError:
+        return None
+
+
+@lru_cache(maxsize=65536)
+def _hash(path: Path, size: int, modified_ns: int) -> str:
+    return sha256_file(path)
+
+
+def _touch(path: Path) -> None:
+    """Note the use of a file in its access time; the modification time still tells whether it was tampered with."""
+    try:
+        os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
+    except FileNotFoundError:  # evicted in this very moment; the caller's open says so
+        return
+
+
+def _fits(item: ObjectInfo, path: Path) -> bool:
+    if path.stat().st_size != item.size:
+        return False
+    is_md5 = len(item.etag) == 32 and "-" not in item.etag
+    if not is_md5:
+        return True
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() == item.etag
+
+
+def _limit_from_environment() -> int:
+    given = os.environ.get(LIMIT_VARIABLE)
+    if given is None:
+        return DEFAULT_LIMIT_BYTES
+    try:
+        limit = float(given)
+    except ValueError:
+        limit = 0.0
+    if not 0 < limit < float("inf"):
+        raise SettingsError(f"{LIMIT_VARIABLE}={given!r} must be a number of gigabytes above 0")
+    return int(limit * 2**30)
