@@ -1,0 +1,89 @@
+"""Who is champion: the first model, then whoever is better on the same frozen test set."""
+
+from __future__ import annotations
+
+import math
+
+from boneseg.metrics.statistics import paired_difference, summarise
+from boneseg.storage.catalogue import Record
+
+
+class Score(Record):
+    """A model's bone Dice on the frozen test set, by series (``patient`` protocol)."""
+
+    reference: str
+    """What a person writes to mean the model, such as ``bone:3``."""
+    model_hash: str
+    test_hash: str
+    by_series: dict[str, float]
+    """Series -> Dice of bone, 0 to 1. A series without a value is absent or NaN."""
+    patients: dict[str, str]
+    """Series -> keyed hash of the patient."""
+
+
+class Decision(Record):
+    """Whether a model is champion now, and why, in a sentence."""
+
+    promoted: bool
+    reason: str
+
+
+def decide(candidate: Score, champion: Score | None, min_gain: float = 0.0, lost: str | None = None) -> Decision:
+    """Compare the mean bone Dice of two models over the series on which both have one.
+
+    Args:
+        candidate: the new model.
+        champion: the champion so far, measured on the same test set; none where there is none to compare with.
+        min_gain: the mean must rise by more than this; equal models leave the champion in place.
+        lost: reference of a champion whose files are gone from the bucket.
+
+    Raises:
+        ValueError: the two were measured on different test sets.
+    """
+    new = candidate.reference
+    own = summarise(list(candidate.by_series.values()), _patients(candidate, list(candidate.by_series)), resamples=100)
+    measured = f"a mean bone Dice of {own.mean:.4f} over {own.series} test series"
+    if not own.series:
+        return _stays(f"{new} stays challenger because no test series gives it a bone Dice to judge it by.")
+    if lost is not None:
+        return _rises(f"{new} becomes champion with {measured} because the files of {lost}, champion so far, are gone.")
+    if champion is None:
+        return _rises(f"{new} becomes champion with {measured} because there was no champion before it.")
+    if candidate.test_hash != champion.test_hash:
+        raise ValueError(f"{new} and {champion.reference} were measured on different test sets")
+    if candidate.model_hash == champion.model_hash:
+        return _rises(f"{new} is champion with {measured} because it is the very model that {champion.reference} is.")
+    return _compare(candidate, champion, min_gain)
+
+
+def _compare(candidate: Score, champion: Score, min_gain: float) -> Decision:
+    new, old = candidate.reference, champion.reference
+    both = [series for series in candidate.by_series if series in champion.by_series]
+    first, second = [candidate.by_series[series] for series in both], [champion.by_series[series] for series in both]
+    gain = paired_difference(first, second, _patients(candidate, both))
+    if not gain.series:
+        return _rises(
+            f"{new} becomes champion because {old}, champion so far, has no bone Dice on the present test set."
+        )
+    pairs = [pair for pair in zip(first, second, strict=True) if not any(map(math.isnan, pair))]
+    means = [math.fsum(values) / len(pairs) for values in zip(*pairs, strict=True)]
+    interval = "" if math.isnan(gain.low) else f", 95 % interval {gain.low:+.4f} to {gain.high:+.4f}"
+    numbers = (
+        f"its mean bone Dice of {means[0]:.4f} against {means[1]:.4f} of {old} on the same {len(pairs)} test series "
+        f"({gain.mean:+.4f}{interval})"
+    )
+    if gain.mean > min_gain:
+        return _rises(f"{new} becomes champion because {numbers} is a gain of more than {min_gain:.4f}.")
+    return _stays(f"{new} stays challenger because {numbers} is not a gain of more than {min_gain:.4f}.")
+
+
+def _patients(score: Score, series: list[str]) -> list[str]:
+    return [score.patients[name] for name in series]
+
+
+def _rises(reason: str) -> Decision:
+    return Decision(promoted=True, reason=reason)
+
+
+def _stays(reason: str) -> Decision:
+    return Decision(promoted=False, reason=reason)

@@ -1,0 +1,72 @@
+"""Pipeline parameters in, one validated set of settings out."""
+
+from typing import List  # noqa: UP035 - the compiled step knows this name, not list[str]
+
+from components.base import component
+
+
+@component
+def configure(
+    name: str = "",
+    endpoint: str = "",
+    bucket: str = "",
+    architecture: str = "",
+    encoder: str = "",
+    epochs: int = 0,
+    batch_size: int = 0,
+    loss: str = "",
+    learning_rate: float = 0.0,
+    augmentation: str = "",
+    workers: int = 0,
+    trials: int = 0,
+    model_name: str = "",
+    min_gain: float = 0.0,
+    tracking_uri: str = "",
+    overrides: List[str] = [],  # noqa: B006, UP006
+) -> str:
+    """Check the parameters before any data is touched. What is empty or 0 keeps its default.
+
+    Args:
+        name: Name of the training run; empty = from settings and data.
+        endpoint: URL of the S3 endpoint; empty = the environment's.
+        bucket: Bucket of the series.
+        architecture: Network.
+        encoder: Encoder of the network.
+        epochs: Training epochs.
+        batch_size: Slices a step and worker.
+        loss: What the network minimises.
+        learning_rate: Learning rate.
+        augmentation: Recipe of augmentations.
+        workers: Processes that train together.
+        trials: Trials of the sweep; 0 = no sweep.
+        model_name: Name in the registry.
+        min_gain: Gain of mean bone Dice that a promotion needs.
+        tracking_uri: Registry; empty = the environment's.
+        overrides: Any other setting, as "section.key=value".
+
+    Returns:
+        The settings as JSON.
+    """
+    import json
+
+    from boneseg.config import load_settings
+
+    typed = {
+        "name": name,
+        "store.endpoint": endpoint,
+        "store.bucket": bucket,
+        "model.architecture": architecture,
+        "model.encoder": encoder,
+        "train.epochs": epochs,
+        "train.batch_size": batch_size,
+        "train.loss": loss,
+        "train.learning_rate": learning_rate,
+        "train.augmentation": augmentation,
+        "train.workers": workers,
+        "tune.trials": trials,
+        "publish.model_name": model_name,
+        "publish.min_gain": min_gain,
+        "publish.tracking_uri": tracking_uri,
+    }
+    given = [f"{key}={json.dumps(value)}" for key, value in typed.items() if value]
+    return load_settings(overrides=(*given, *overrides)).model_dump_json()

@@ -1,0 +1,34 @@
+"""What the bucket holds now, by content."""
+
+from typing import NamedTuple
+
+from components.base import component
+
+
+@component
+def pull(
+    settings: str,
+) -> NamedTuple(  # type: ignore[valid-type]
+    "Pulled", [("fingerprint", str), ("catalogue_uri", str), ("changed", bool), ("code_version", str)]
+):
+    """List the bucket, fetch what is new and write a catalogue of the CT series.
+
+    Never cached: what it returns are the cache keys of all later steps.
+
+    Args:
+        settings: Settings of the run as JSON.
+
+    Returns:
+        fingerprint: Hash of all series and labels.
+        catalogue_uri: Where the catalogue is.
+        changed: Whether the data differs from that of the last published run.
+        code_version: Which code runs in the image.
+    """
+    from boneseg.config import parse_settings
+    from boneseg.dataset.pull import pull
+    from boneseg.storage.open import open_workspace
+    from boneseg.version import code_version
+
+    run = parse_settings(settings)
+    result = pull(open_workspace(run), run.store, run.pull)
+    return (result.fingerprint, result.catalogue_uri, result.changed, code_version())
