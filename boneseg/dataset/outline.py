@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +39,7 @@ def patient_outline(hu: NDArray[np.int16], bone: Volume, spacing: tuple[float, f
     """
     tissue = np.stack([_tissue(plane, spacing) for plane in hu])
     disc = _disc(COUCH_MM, spacing)
-    solid = np.stack([cv2.morphologyEx(plane, cv2.MORPH_OPEN, disc) for plane in tissue])
+    solid = np.stack([cv2.morphologyEx(plane, cv2.MORPH_OPEN, disc) for plane in tissue]).astype(np.uint8, copy=False)
     body = _body_parts(solid, bone, spacing)
     wider = _disc(COUCH_MM + 1.0, spacing)
     out = np.empty_like(tissue)
@@ -69,11 +71,12 @@ def _body_parts(solid: Volume, bone: Volume, spacing: tuple[float, float, float]
     return np.stack([_touched(plane, seeds, step) for plane, seeds in zip(solid, kept, strict=True)])
 
 
-def _radius_mm(parts: NDArray[np.int32], spacing: tuple[float, float, float], step: tuple[int, int]) -> Volume:
+def _radius_mm(
+    parts: NDArray[np.int32], spacing: tuple[float, float, float], step: tuple[int, int]
+) -> NDArray[np.floating[Any]]:
     """Distance of each pixel to the nearest one outside its part, in mm; the image's edge is no border."""
-    return cv2.distanceTransform((parts > 0).astype(np.uint8), cv2.DIST_L2, 5) * min(
-        spacing[1] * step[0], spacing[2] * step[1]
-    )
+    pixel = min(spacing[1] * step[0], spacing[2] * step[1])
+    return np.asarray(cv2.distanceTransform((parts > 0).astype(np.uint8), cv2.DIST_L2, 5)) * pixel
 
 
 def _touched(plane: Volume, seeds: NDArray[np.bool_], step: tuple[int, int]) -> Volume:
@@ -82,14 +85,14 @@ def _touched(plane: Volume, seeds: NDArray[np.bool_], step: tuple[int, int]) -> 
     chosen = np.zeros(count, dtype=np.uint8)
     chosen[regions[:: step[0], :: step[1]][seeds]] = 1
     chosen[0] = 0
-    return chosen[regions]
+    return np.asarray(chosen[regions])
 
 
 def _filled(plane: Volume) -> Volume:
     outlines, _ = cv2.findContours(plane, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    return cv2.drawContours(np.zeros_like(plane), outlines, -1, 1, cv2.FILLED)
+    return np.asarray(cv2.drawContours(np.zeros_like(plane), outlines, -1, 1, cv2.FILLED), dtype=np.uint8)
 
 
 def _disc(radius_mm: float, spacing: tuple[float, float, float]) -> Volume:
     rows, columns = (2 * max(1, round(radius_mm / length)) + 1 for length in spacing[1:])
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (columns, rows))
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (columns, rows)), dtype=np.uint8)

@@ -9,8 +9,6 @@ from boneseg.config import PreprocessSettings
 # Batches are made by threads of ours, series by processes of ours; OpenCV's own threads would only fight with them.
 cv2.setNumThreads(0)
 
-AIR_HU = -1000
-
 
 def normalise(hu: NDArray[np.int16], settings: PreprocessSettings) -> NDArray[np.float32]:
     """Map HU to 0..1: the window's lower end becomes 0, its upper end 1, what lies outside is clipped.

@@ -1,0 +1,144 @@
+"""One labelled series: read, checked, and brought into axial order with its classes. Prepare and evaluate share it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boneseg.config import OUTLINE, PrepareSettings
+from boneseg.dataset.checks import check_label, check_values
+from boneseg.dataset.labels import covered_slices, to_classes
+from boneseg.dataset.outline import patient_outline
+from boneseg.dicom.segmentation import read_segmentation
+from boneseg.dicom.series import AIR_HU, read_series
+from boneseg.errors import LabelError, SeriesError
+from boneseg.geometry import Geometry, Reorientation, to_axial
+from boneseg.nifti import read_volume
+from boneseg.storage.catalogue import FileKind, LabelRow, ObjectRef, SeriesRow
+
+Fetch = Callable[[ObjectRef], Path]
+"""Gives a raw object as a file: from a bucket through the cache, or from a local folder as it is."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledSeries:
+    """A series that can be trained on or measured against.
+
+    Attributes:
+        hu: (slice, row, column), axial order, contiguous.
+        label: classes, same shape.
+        geometry: of both; covers the slices that the label covers.
+        reorientation: how the series' own order of axes became axial.
+        warnings: what is odd but usable, one sentence each.
+        outline_computed: whether the patient outline was computed here, because the label held only bone.
+    """
+
+    hu: NDArray[np.int16]
+    label: NDArray[np.uint8]
+    geometry: Geometry
+    reorientation: Reorientation
+    warnings: tuple[str, ...]
+    outline_computed: bool
+
+
+def read_labelled(fetch: Fetch, row: SeriesRow, settings: PrepareSettings) -> LabelledSeries:
+    """Read a series and its label.
+
+    Args:
+        fetch: gives the raw objects as files.
+        row: the series.
+        settings: label map, and how irregular a series may be.
+
+    Raises:
+        SeriesError: the series cannot be read, is irregular, or its values are not HU.
+        LabelError: there is no label, or it cannot be read, lies on another grid, or has unknown values.
+    """
+    if row.label is None:
+        raise LabelError("the series has no label; put one beside it, as NIfTI or DICOM SEG, on the series' own grid")
+    hu, own_geometry, warnings = _read_image(fetch, row, settings)
+    warnings += check_values(hu)
+    geometry, reorientation = to_axial(own_geometry)
+    label, label_geometry = _read_label(fetch, row.label, settings)
+    covered = covered_slices(label_geometry, geometry)
+    if label_geometry.shape[0] < geometry.shape[0]:
+        warnings.append(f"the label covers {label_geometry.shape[0]} of {geometry.shape[0]} slices; only they are used")
+    hu = np.ascontiguousarray(reorientation.apply(hu)[covered])
+    geometry = _part(geometry, covered)
+    outline_computed = not (label == OUTLINE).any()
+    if outline_computed:
+        label[(label == 0) & (patient_outline(hu, label, geometry.spacing) > 0)] = OUTLINE
+    warnings += check_label(hu, label)
+    return LabelledSeries(hu, label, geometry, reorientation, tuple(warnings), outline_computed)
+
+
+def _read_image(
+    fetch: Fetch, row: SeriesRow, settings: PrepareSettings
+) -> tuple[NDArray[np.int16], Geometry, list[str]]:
+    different = {item.sha256: item for item in row.objects}.values()
+    paths = {fetch(item): item.key for item in different}
+    with _named(paths):
+        if row.kind == FileKind.DICOM:
+            hu, geometry, warnings = read_series(list(paths), settings.max_gap, settings.max_tilt_degrees)
+            if len(paths) < len(row.objects):
+                warnings.append(f"{len(row.objects) - len(paths)} files are copies of others; they are not used twice")
+            return hu, geometry, warnings
+        voxels, geometry = read_volume(next(iter(paths)))
+    if geometry.shape[to_axial(geometry)[1].order[0]] < 2:
+        raise SeriesError("the series has only one slice; a volume needs two or more")
+    hu, warnings = _to_hu(voxels)
+    return hu, geometry, warnings
+
+
+def _read_label(fetch: Fetch, row: LabelRow, settings: PrepareSettings) -> tuple[NDArray[np.uint8], Geometry]:
+    """Return classes and their geometry, both in axial order."""
+    path, file = fetch(row.object), PurePosixPath(row.object.key).name
+    names: Mapping[int, str] | None = None
+    values: NDArray[Any]
+    with _named({path: row.object.key}):
+        if row.kind == FileKind.DICOM_SEG:
+            values, geometry, names = read_segmentation(path)
+        else:
+            try:
+                values, geometry = read_volume(path)
+            except SeriesError as error:
+                raise LabelError(str(error)) from error
+    axial_geometry, reorientation = to_axial(geometry)
+    classes = to_classes(reorientation.apply(values), file, names, settings.label_map)
+    return np.ascontiguousarray(classes), axial_geometry
+
+
+def _to_hu(voxels: NDArray[Any]) -> tuple[NDArray[np.int16], list[str]]:
+    """Round and clip to what int16 HU can hold; padding below air becomes air, as in DICOM series."""
+    warnings = []
+    if voxels.dtype.kind == "f" and not (finite := np.isfinite(voxels)).all():
+        warnings.append(f"{finite.size - np.count_nonzero(finite)} voxels are not numbers; they become air")
+        voxels = np.where(finite, voxels, AIR_HU)
+    if voxels.dtype.kind not in "iuf":
+        raise SeriesError("the volume holds colours or complex numbers, not HU; export it as a grey CT volume")
+    whole = np.rint(voxels) if voxels.dtype.kind == "f" else voxels.astype(np.int32, copy=False)
+    return np.clip(whole, AIR_HU, np.iinfo(np.int16).max).astype(np.int16), warnings
+
+
+def _part(geometry: Geometry, slices: slice) -> Geometry:
+    """Return the geometry of some of a volume's slices."""
+    affine = geometry.affine.copy()
+    affine[:3, 3] += affine[:3, 0] * slices.start
+    return Geometry((slices.stop - slices.start, *geometry.shape[1:]), affine)
+
+
+@contextmanager
+def _named(paths: Mapping[Path, str]) -> Iterator[None]:
+    """Let messages name the files as the user knows them, not as the cache calls them."""
+    try:
+        yield
+    except (SeriesError, LabelError) as error:
+        message = str(error)
+        for path, key in paths.items():
+            message = message.replace(path.name, PurePosixPath(key).name)
+        raise type(error)(message) from error
