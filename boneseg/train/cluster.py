@@ -1,0 +1,94 @@
+"""A Ray cluster for the time of a fit or a sweep: the one that ``RAY_ADDRESS`` names, else one on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# Ray reads these when it is imported. A cluster of our own listens on loopback and ends with this process; Ray's
+# tokens would only need a home folder to write to. A cluster that is given keeps its own rules.
+if not os.environ.get("RAY_ADDRESS"):
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # reports are taken once an interval
+os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+
+from boneseg.errors import SettingsError
+from boneseg.storage.workspace import Workspace
+
+LOOPBACK = "127.0.0.1"
+
+
+@contextmanager
+def cluster(least_cpus: int = 1) -> Iterator[None]:
+    """Connect to a Ray cluster; one that was started here is stopped again.
+
+    Args:
+        least_cpus: CPUs that a cluster on this machine offers, even if the machine has fewer.
+
+    Raises:
+        SettingsError: ``RAY_ADDRESS`` is set and nothing answers there.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        if address:
+            ray.init(address, log_to_driver=False, logging_level=logging.WARNING)
+        else:
+            ray.init(
+                num_cpus=max(least_cpus, os.cpu_count() or 1),
+                _node_ip_address=LOOPBACK,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+            )
+    except ConnectionError as error:
+        raise SettingsError(f"RAY_ADDRESS = {address}: no Ray cluster answers there; unset it or correct it") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def storage_path(workspace: Workspace) -> str:
+    """Return where Ray keeps its own notes: this machine, or the bucket for a cluster of several machines.
+
+    Ray reaches the bucket through ``AWS_ENDPOINT_URL`` and the AWS credentials in the environment of its nodes.
+    """
+    if os.environ.get("RAY_ADDRESS") and os.environ.get("AWS_ENDPOINT_URL"):
+        return workspace.store.uri("ray")
+    return str(workspace.folder / "ray")
+
+
+def workers_resources(workers: int, gpus_wanted: bool) -> tuple[int, bool]:
+    """Share the cluster among workers.
+
+    Args:
+        workers: how many.
+        gpus_wanted: whether to use GPUs if there are any.
+
+    Returns:
+        CPUs of each worker, and whether each gets a GPU.
+
+    Raises:
+        SettingsError: there are more workers than CPUs or GPUs.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    if gpus_wanted and 0 < gpus < workers:
+        raise SettingsError(
+            f"train.workers = {workers}: the cluster has {gpus} GPUs and each worker needs one; "
+            "lower train.workers, or set train.device to cpu"
+        )
+    cpus = [int(node.get("CPU", 0)) for node in nodes]
+    for share in range(max(cpus), 0, -1):
+        if sum(node // share for node in cpus) >= workers:
+            return share, gpus_wanted and gpus > 0
+    raise SettingsError(f"train.workers = {workers}: the cluster has only {sum(cpus)} CPUs; lower train.workers")

@@ -1,0 +1,210 @@
+"""The training loop, from the first batch to the best model: one process alone, or one of a team."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from boneseg.config import CLASSES, Loss, ModelSettings, TrainSettings
+from boneseg.dataset.manifest import ShardRecord
+from boneseg.dataset.slices import Batch, SliceDataset, TrainingBatches, ValidationBatches
+from boneseg.errors import ModelError
+from boneseg.metrics import counts as metrics
+from boneseg.models.build import build_model
+from boneseg.models.card import EpochRecord
+from boneseg.models.precision import Precision, choose_precision
+from boneseg.progress import track
+from boneseg.storage.workspace import Workspace
+from boneseg.train.checkpoint import StateKeeper, TrainingState
+from boneseg.train.losses import loss_of
+from boneseg.train.team import Team
+
+Report = Callable[[EpochRecord], None]
+"""Hears of every epoch, once it is saved; the place where a log, Ray Train or a sweep listens."""
+
+WARMUP_SHARE, WARMUP_STEPS, FINAL_SHARE = 0.05, 200, 0.01
+GRADIENT_NORM = 1.0
+VALIDATION_SHARE = 0.5
+"""Pixels of a validation per training pixel of an epoch, at most. A forward pass costs a third of a training step, so
+validation takes at most a seventh of the time."""
+VALIDATION_LEAST = 32
+"""Slices that are validated in any case."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to train, on what, under which name. Crosses process borders."""
+
+    workspace: Workspace
+    run: str
+    identity: str
+    model: ModelSettings
+    settings: TrainSettings
+    training: tuple[ShardRecord, ...]
+    validation: tuple[ShardRecord, ...]
+
+
+def fit(task: Task, team: Team, report: Report) -> TrainingState:
+    """Train, from the first epoch or from where the run was interrupted, to the last epoch.
+
+    Args:
+        task: what to train.
+        team: this process among those that train together.
+        report: called in every process of the team after each epoch.
+
+    Returns:
+        The final state, with the weights of the epoch of the best validation mean IoU.
+
+    Raises:
+        ModelError: the loss is not a number any more.
+    """
+    settings = task.settings
+    precision = choose_precision(team.device or settings.device, settings.precision)
+    torch.manual_seed(settings.seed)
+    torch.set_flush_denormal(True)
+    network = precision.place(build_model(task.model))
+    optimizer = AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+    training = TrainingBatches(
+        SliceDataset(task.workspace, task.training, task.model.preprocess), settings, team.rank, team.size
+    )
+    validation = validation_batches(task, training, team)
+
+    keeper = StateKeeper(task.workspace, task.run, task.identity)
+    state: TrainingState = team.share(keeper.load() if team.leads else None)
+    if state.epoch:
+        network.load_state_dict(state.weights)
+        optimizer.load_state_dict(state.optimizer)
+    replica = team.wrap(network)
+
+    for epoch in range(state.epoch + 1, settings.epochs + 1):
+        started = time.monotonic()
+        torch.manual_seed(hash((settings.seed, epoch, team.rank)))
+        loss, accuracy = train_epoch(replica, optimizer, training, epoch, precision, team)
+        team.agree(network)
+        validation_loss, counts = validate(network, validation, settings.loss, precision, team)
+        record = epoch_record(epoch, (loss, accuracy), validation_loss, counts, time.monotonic() - started)
+        advance(state, record, network, optimizer)
+        if team.leads:
+            keeper.save(state)
+        report(record)
+    keeper.wait()
+    return state
+
+
+def train_epoch(
+    network: nn.Module, optimizer: AdamW, batches: TrainingBatches, epoch: int, precision: Precision, team: Team
+) -> tuple[float, float]:
+    """Take one epoch's steps; return mean loss and the share of pixels that were right."""
+    settings = batches.settings
+    total = batches.steps * settings.epochs
+    sums = torch.zeros(2, dtype=torch.float64, device=precision.device)  # loss, right pixels
+    network.train()
+    steps = batches.epoch(epoch)
+    if team.leads:
+        steps = iter(track(steps, f"train {epoch}/{settings.epochs}", total=batches.steps, unit="steps"))
+    for step, batch in enumerate(steps, start=(epoch - 1) * batches.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, total, settings.learning_rate)
+        loss, right = training_step(network, optimizer, batch, settings.loss, precision)
+        sums[0] += loss  # stays on the device: reading it here would make a GPU wait
+        sums[1] += right
+    loss_sum, right_sum = team.sum(sums).tolist()
+    if not math.isfinite(loss_sum):
+        raise ModelError(
+            f"training diverged in epoch {epoch}: the loss is not a number; lower train.learning_rate "
+            f"(now {settings.learning_rate:g}) or set train.precision to fp32"
+        )
+    taken = batches.steps * team.size
+    return loss_sum / taken, right_sum / (taken * settings.batch_size * settings.crop**2)
+
+
+def training_step(
+    network: nn.Module, optimizer: AdamW, batch: Batch, loss_kind: Loss, precision: Precision
+) -> tuple[Tensor, Tensor]:
+    """Take one optimizer step; return the loss and how many pixels were right before it."""
+    label = batch.label.to(precision.device, non_blocking=True).long()
+    with precision.autocast():
+        logits = network(precision.image(batch.image))
+    loss = loss_of(loss_kind, logits, label)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss.detach(), (logits.detach().argmax(dim=1) == label).sum()
+
+
+@torch.inference_mode()
+def validate(
+    network: nn.Module, batches: ValidationBatches, loss_kind: Loss, precision: Precision, team: Team
+) -> tuple[float, metrics.Counts]:
+    """Label whole slices; return the mean loss and pixel counts by class and predicted class, pooled over the team."""
+    sums = torch.zeros(2, dtype=torch.float64, device=precision.device)  # loss times slices, slices
+    counts = torch.zeros(len(CLASSES) ** 2, dtype=torch.int64, device=precision.device)
+    network.eval()
+    for batch in track(batches, "validate", total=len(batches), unit="batches") if team.leads else batches:
+        label = batch.label.to(precision.device).long()
+        with precision.autocast():
+            logits = network(precision.image(batch.image))
+        sums[0] += loss_of(loss_kind, logits, label) * len(label)
+        sums[1] += len(label)
+        counts += torch.bincount((label * len(CLASSES) + logits.argmax(dim=1)).flatten(), minlength=len(counts))
+    loss, slices = team.sum(sums).tolist()
+    pooled = team.sum(counts).cpu().numpy().reshape(len(CLASSES), len(CLASSES))
+    return loss / slices, pooled
+
+
+def epoch_record(
+    epoch: int, training: tuple[float, float], validation_loss: float, counts: metrics.Counts, seconds: float
+) -> EpochRecord:
+    """Write down an epoch. A class that occurs nowhere counts 0 by itself and is left out of the means."""
+    iou, dice = metrics.iou(counts), metrics.dice(counts)
+    return EpochRecord(
+        epoch=epoch,
+        train_loss=training[0],
+        train_accuracy=training[1],
+        validation_loss=validation_loss,
+        validation_accuracy=float(np.trace(counts) / counts.sum()),
+        validation_iou=tuple(np.nan_to_num(iou).tolist()),
+        validation_dice=tuple(np.nan_to_num(dice).tolist()),
+        validation_mean_iou=float(metrics.mean_over_classes(iou)),
+        validation_mean_dice=float(metrics.mean_over_classes(dice)),
+        seconds=seconds,
+    )
+
+
+def advance(state: TrainingState, record: EpochRecord, network: nn.Module, optimizer: AdamW) -> None:
+    """Bring a state to the end of an epoch; the best weights are copied, for training goes on changing the others."""
+    state.weights = network.state_dict()
+    state.optimizer = optimizer.state_dict()
+    if record.validation_mean_iou > state.best_mean_iou:
+        state.best_epoch = record.epoch
+        state.best_weights = {name: value.clone() for name, value in state.weights.items()}
+    state.history = (*state.history, record)
+    state.epoch = record.epoch
+
+
+def learning_rate(step: int, total: int, highest: float) -> float:
+    """Return the rate of a step, counted from 0: linear warm-up, then half a cosine down to 1 % of the highest."""
+    warmup = max(1, min(WARMUP_STEPS, round(total * WARMUP_SHARE)))
+    if step < warmup:
+        return highest * (step + 1) / warmup
+    done = (step - warmup) / max(1, total - warmup)
+    return highest * (FINAL_SHARE + (1 - FINAL_SHARE) * (1 + math.cos(math.pi * done)) / 2)
+
+
+def validation_batches(task: Task, training: TrainingBatches, team: Team) -> ValidationBatches:
+    """Choose whole slices, evenly over all validation series, so many that validation stays cheap."""
+    slices = SliceDataset(task.workspace, task.validation, task.model.preprocess)
+    settings = task.settings
+    trained = training.steps * team.size * settings.batch_size * settings.crop**2
+    pixels_of = [record.geometry.shape[1] * record.geometry.shape[2] for record in task.validation]
+    limit = max(VALIDATION_LEAST, round(VALIDATION_SHARE * trained / float(np.mean(pixels_of))))
+    size = max(1, settings.batch_size // 2)
+    return ValidationBatches(slices, size, settings.loader_threads, limit, team.rank, team.size)

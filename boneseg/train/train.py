@@ -1,0 +1,139 @@
+"""Train a network on a prepared dataset: the stage that ``boneseg train`` and the pipeline call."""
+
+from __future__ import annotations
+
+import logging
+
+from boneseg.config import ModelSettings, RunSettings, Split, TrainSettings
+from boneseg.dataset.manifest import Dataset, ShardRecord
+from boneseg.dataset.shards import load_dataset
+from boneseg.errors import DataError, SettingsError
+from boneseg.models.build import build_model, check_model
+from boneseg.models.card import EpochRecord
+from boneseg.models.checkpoint import save_model, upload_model
+from boneseg.storage import layout
+from boneseg.storage.workspace import Workspace
+from boneseg.train.checkpoint import StateKeeper, TrainingState
+from boneseg.train.loop import Report, Task, fit
+from boneseg.train.runs import RESULT_FILE, RunRecord, TrainResult, alone, claim, find_result
+from boneseg.train.team import Team
+
+log = logging.getLogger(__name__)
+
+
+def train(workspace: Workspace, dataset_uri: str, settings: RunSettings) -> TrainResult:
+    """Train, continue an interrupted run of the same name, or return at once what a finished one made.
+
+    Args:
+        workspace: bucket and local folder.
+        dataset_uri: as ``prepare`` returned it.
+        settings: of the run; ``name``, ``model`` and ``train`` matter here.
+
+    Raises:
+        SettingsError: the model is unknown, or the name belongs to a run with other settings or data.
+        DataError: there is nothing to train on or to validate on.
+        ModelError: training diverged.
+    """
+    return train_run(workspace, load_dataset(workspace, dataset_uri), settings.model, settings.train, settings.name)
+
+
+def train_run(
+    workspace: Workspace,
+    dataset: Dataset,
+    model: ModelSettings,
+    settings: TrainSettings,
+    name: str | None = None,
+    report: Report | None = None,
+) -> TrainResult:
+    """Do what ``train`` does, for a sweep too.
+
+    Args:
+        workspace: bucket and local folder.
+        dataset: the data.
+        model: the network.
+        settings: how it is trained.
+        name: of the run; none = from all of the above, so that the same again is found again.
+        report: hears of every epoch; none = the log.
+    """
+    if settings.backend == "local" and settings.workers > 1:
+        raise SettingsError(
+            f"train.backend = local trains in one process, not in {settings.workers}; set train.backend to ray or auto"
+        )
+    check_model(model)
+    record = RunRecord.of(dataset.dataset_hash, model, settings)
+    name = name or record.default_name()
+    task = Task(
+        workspace=workspace,
+        run=name,
+        identity=record.identity,
+        model=model,
+        settings=settings,
+        training=_series(dataset, Split.TRAIN),
+        validation=_series(dataset, Split.VALIDATION),
+    )
+    claim(workspace, name, record)
+    finished = find_result(workspace, name)
+    if finished is not None:
+        log.info("run %s is finished; its model is used again", name)
+        return finished
+    with alone(workspace.run_folder(name), name):
+        if settings.backend == "ray" or (settings.backend == "auto" and settings.workers > 1):
+            from boneseg.train.ray import fit_with_ray
+
+            state = fit_with_ray(task, report or log_epoch)
+        else:
+            state = fit(task, Team(), report or log_epoch)
+        return finish(task, dataset, state)
+
+
+def finish(task: Task, dataset: Dataset, state: TrainingState) -> TrainResult:
+    """Save the best epoch's network, put it into the bucket, and record the run as finished, in this order."""
+    network = build_model(task.model)
+    network.load_state_dict(state.best_weights)
+    folder = task.workspace.run_folder(task.run) / "model"
+    card = save_model(
+        folder,
+        network,
+        model=task.model,
+        train=task.settings,
+        dataset_hash=dataset.dataset_hash,
+        fingerprint=dataset.fingerprint,
+        run=task.run,
+        best_epoch=state.best_epoch,
+        history=state.history,
+    )
+    result = TrainResult(
+        model_uri=upload_model(task.workspace, folder),
+        model_hash=card.model_hash,
+        run=task.run,
+        best_epoch=state.best_epoch,
+        best_mean_iou=state.best_mean_iou,
+        reused=False,
+        history=state.history,
+    )
+    task.workspace.store.write(layout.run(task.run, RESULT_FILE), result.to_json(), "application/json")
+    StateKeeper(task.workspace, task.run, task.identity).discard()
+    return result
+
+
+def log_epoch(record: EpochRecord) -> None:
+    """Write one line on an epoch to the log."""
+    log.info(
+        "epoch %d: loss %.4f, validation loss %.4f, mean IoU %.4f, bone Dice %.4f (%.0f s)",
+        record.epoch,
+        record.train_loss,
+        record.validation_loss,
+        record.validation_mean_iou,
+        record.validation_dice[-1],
+        record.seconds,
+    )
+
+
+def _series(dataset: Dataset, split: Split) -> tuple[ShardRecord, ...]:
+    series = dataset.of(split)
+    if not series:
+        raise DataError(
+            f"dataset {dataset.dataset_hash} has no {split} series; add patients, raise prepare.splits.{split}, or "
+            "assign patients with prepare.splits.override"
+        )
+    return series
