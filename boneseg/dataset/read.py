@@ -61,7 +61,7 @@ def read_labelled(fetch: Fetch, row: SeriesRow, settings: PrepareSettings) -> La
     """
     if row.label is None:
         raise LabelError("the series has no label; put one beside it, as NIfTI or DICOM SEG, on the series' own grid")
-    hu, own_geometry, warnings = _read_image(fetch, row, settings)
+    hu, own_geometry, warnings = read_image(fetch, row, settings)
     warnings += check_values(hu)
     geometry, reorientation = to_axial(own_geometry)
     label, label_geometry = _read_label(fetch, row.label, settings)
@@ -77,9 +77,17 @@ def read_labelled(fetch: Fetch, row: SeriesRow, settings: PrepareSettings) -> La
     return LabelledSeries(hu, label, geometry, reorientation, tuple(warnings), outline_computed)
 
 
-def _read_image(
+def read_image(
     fetch: Fetch, row: SeriesRow, settings: PrepareSettings
 ) -> tuple[NDArray[np.int16], Geometry, list[str]]:
+    """Read the voxels of a series, labelled or not.
+
+    Returns:
+        HU (slice, row, column) in the series' own order, their geometry, and warnings.
+
+    Raises:
+        SeriesError: the series cannot be read, is irregular, or its values are not HU.
+    """
     different = {item.sha256: item for item in row.objects}.values()
     paths = {fetch(item): item.key for item in different}
     with _named(paths):
