@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from boneseg.config import OUTLINE, PrepareSettings
 from boneseg.dataset.checks import check_label, check_values
-from boneseg.dataset.labels import covered_slices, to_classes
+from boneseg.dataset.classes import covered_slices, to_classes
 from boneseg.dataset.outline import patient_outline
 from boneseg.dicom.segmentation import read_segmentation
 from boneseg.dicom.series import AIR_HU, read_series
