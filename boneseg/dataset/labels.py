@@ -1,141 +1,173 @@
-"""Labels: from a file's values on a file's grid to the three classes on the series' grid."""
+"""Which label belongs to which series: by geometry; by folder and name only where several series fit."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import cached_property
+from pathlib import PurePosixPath
 
 import numpy as np
-from numpy.typing import NDArray
 
-from boneseg.config import BACKGROUND, BONE, OUTLINE
-from boneseg.errors import LabelError
-from boneseg.geometry import Geometry
+from boneseg.dataset.facts import Kind, ObjectFacts
+from boneseg.geometry import Geometry, to_axial
+from boneseg.storage.catalogue import FileKind, LabelRow, Problem, SeriesRow
 
-OFF_GRID = 0.2
-"""How far, in voxels, a label's voxels may lie beside the series' own."""
-_HIGHEST = np.iinfo(np.uint16).max
-_BONE_NAME = re.compile("bone", re.IGNORECASE)
-_OUTLINE_NAME = re.compile("outline|^(whole |entire )?body$", re.IGNORECASE)
+TOLERANCE_MM = 0.1
+
+Rank = tuple[int, float]
+"""How near a series is to a label: folders in common, then likeness of the paths."""
 
 
-def covered_slices(label: Geometry, series: Geometry) -> slice:
-    """Find the slices of a series on which a label lies.
+@dataclass(frozen=True)
+class _Place:
+    """Something with a geometry and a path: a series, a damaged volume, or a label."""
 
-    Args:
-        label: geometry of the label, axial order.
-        series: geometry of the series, axial order.
+    path: str
+    folder: PurePosixPath
+    own_geometry: Geometry
 
-    Returns:
-        The slices; all of them where the label is as long as the series.
+    @cached_property
+    def axial(self) -> Geometry:
+        return to_axial(self.own_geometry)[0]
 
-    Raises:
-        LabelError: the label is not on the series' voxels. Labels are never interpolated: that would change them.
-    """
-    corners = np.array([[z, y, x] for z in (0, 1) for y in (0, 1) for x in (0, 1)], dtype=np.float64)
-    corners *= np.array(label.shape) - 1
-    inverse = np.linalg.inv(series.affine)
-    on_series = label.to_patient(corners) @ inverse[:3, :3].T + inverse[:3, 3]
-    first = round(float(on_series[0, 0]))
-    off = float(np.abs(on_series - corners - [first, 0, 0]).max())
-    fits = off <= OFF_GRID and first >= 0 and first + label.shape[0] <= series.shape[0]
-    if not fits or label.shape[1:] != series.shape[1:]:
-        raise LabelError(
-            f"the label's grid ({_describe(label)}) is not the series' ({_describe(series)}); "
-            "draw it on this series, or resample it to the series by nearest neighbour"
-        )
-    return slice(first, first + label.shape[0])
+    @property
+    def stem(self) -> str:
+        """The path without suffixes, on which names are compared."""
+        return str(PurePosixPath(self.path).with_name(PurePosixPath(self.path).name.split(".")[0]))
+
+    def describe(self) -> str:
+        spacing = " x ".join(f"{value:.2f}" for value in self.axial.spacing)
+        return f"{' x '.join(str(size) for size in self.axial.shape)} voxels of {spacing} mm"
 
 
-def to_classes(
-    label: NDArray[Any], file: str, names: Mapping[int, str] | None, label_map: Mapping[int, int] | None
-) -> NDArray[np.uint8]:
-    """Turn a file's label values into classes.
+def assign_labels(
+    rows: Sequence[SeriesRow], facts: Sequence[ObjectFacts], images: Iterable[str], prefix: str
+) -> tuple[list[SeriesRow], list[Problem]]:
+    """Give each series the label that fits it.
+
+    The nearest folder above a label that holds images decides among which series it may choose: a label never goes
+    to another patient's folder because its own series is damaged. Of the series there that have its geometry, the one
+    with most folders in common is taken, then the one whose path is most alike (``labelsTr/a_1`` and
+    ``imagesTr/a_1_0000``). Where a label cannot be told to be of one series, it is not used.
 
     Args:
-        label: values of the file, any shape of three dimensions.
-        file: name of the file, for messages.
-        names: of the segments, for a DICOM SEG.
-        label_map: value -> class as the settings give it; none = by segment names, or by the values themselves:
-            1 and 2, or 2 alone, are outline and bone; any other single value is bone.
+        rows: series without labels.
+        facts: of all objects.
+        images: keys of all objects that are images, readable or not.
+        prefix: start of all keys that people do not need to see.
 
     Returns:
-        Classes, same shape.
-
-    Raises:
-        LabelError: a value is unknown, or the label is empty.
+        The rows with labels, and a problem for each label that is not used.
     """
-    values = _whole_numbers(label, file)
-    present = _present(values)
-    if not present:
-        raise LabelError(f"{file}: the label is empty; draw the bones, or remove the label")
-    mapping = dict(label_map) if label_map is not None else _guess(present, file, names)
-    unknown = [value for value in present if value not in mapping]
-    if unknown:
-        raise _unknown(file, unknown, names)
-    table = np.zeros(max(present) + 1, dtype=np.uint8)
-    for value in present:
-        table[value] = mapping[value]
-    classes = np.empty(values.shape, dtype=np.uint8)
-    for index, plane in enumerate(values):  # slice by slice, because numpy widens an index to 64 bits
-        classes[index] = table[plane]
-    if not (classes == BONE).any():
-        raise LabelError(
-            f"{file}: the label has no bone; draw the bones, correct prepare.label_map or remove the label"
-        )
-    return classes
+    series = [_of_row(row) for row in rows]
+    damaged = [_of_fact(item, prefix) for item in facts if item.kind == Kind.BROKEN and item.geometry]
+    folders = _folders_with_images(images, prefix)
+    claims: dict[int, list[tuple[Rank, ObjectFacts]]] = defaultdict(list)
+    problems = []
+    for item in facts:
+        if item.kind != Kind.LABEL:
+            continue
+        label = _of_fact(item, prefix)
+        choice = _choose(label, item.file == FileKind.DICOM_SEG, series, damaged, folders)
+        if isinstance(choice, str):
+            problems.append(Problem(source=label.path, reason=choice))
+        else:
+            claims[choice].append((_rank(label, series[choice]), item))
+    labelled = list(rows)
+    for index, claimants in claims.items():
+        claimants.sort(key=lambda claim: (-claim[0][0], -claim[0][1], claim[1].ref.key))
+        winner = claimants[0][1]
+        labelled[index] = rows[index].model_copy(update={"label": _label_row(winner)})
+        for _, loser in claimants[1:]:
+            reason = f"series {rows[index].source} has a nearer label, {winner.ref.key.removeprefix(prefix)}; keep one"
+            problems.append(Problem(source=loser.ref.key.removeprefix(prefix), reason=reason))
+    return labelled, problems
 
 
-def _guess(present: list[int], file: str, names: Mapping[int, str] | None) -> dict[int, int]:
-    if names and any(_class_of(names.get(value, "")) is not None for value in present):
-        classes = {value: _class_of(names.get(value, "")) for value in present}
-        return {value: known for value, known in classes.items() if known is not None}
-    if len(present) == 1:
-        return {present[0]: BONE}
-    # Numbers of segments say nothing: two named otherwise may be a left and a right femur.
-    if present == [OUTLINE, BONE] and not any((names or {}).values()):
-        return {OUTLINE: OUTLINE, BONE: BONE}
-    raise _unknown(file, present, names)
+def _choose(
+    label: _Place, partial: bool, series: list[_Place], damaged: list[_Place], folders: set[PurePosixPath]
+) -> int | str:
+    """Return the index of the series that a label belongs to, or why there is none."""
+    home = next((folder for folder in (label.folder, *label.folder.parents) if folder in folders), PurePosixPath())
+    near = [index for index, place in enumerate(series) if place.folder.is_relative_to(home)]
+    fitting = [index for index in near if _fits(label.axial, series[index].axial, partial)]
+    if not fitting:
+        return _no_fit(label, [series[index] for index in near] or series)
+    ranks = {index: _rank(label, series[index]) for index in fitting}
+    best = max(ranks.values())
+    choices = [index for index in fitting if ranks[index] == best]
+    if len(choices) > 1:
+        names = " and ".join(series[index].path for index in choices[:2])
+        return f"fits {names} equally well; put the label beside its series"
+    for place in damaged:
+        lies_near = place.folder.is_relative_to(home) and place.path != label.path
+        if lies_near and _rank(label, place) > best and _fits(label.axial, place.axial, partial):
+            return f"seems to belong to {place.path}, which cannot be read; repair or remove that file"
+    return choices[0]
 
 
-def _class_of(name: str) -> int | None:
-    if _BONE_NAME.search(name):
-        return BONE
-    if _OUTLINE_NAME.search(name.strip()):
-        return OUTLINE
-    return BACKGROUND if name.strip().lower() == "background" else None
-
-
-def _unknown(file: str, values: list[int], names: Mapping[int, str] | None) -> LabelError:
-    shown = [f"{value} ({names[value]})" if names and names.get(value) else str(value) for value in values[:8]]
-    more = f" and {len(values) - 8} more" if len(values) > 8 else ""
-    example = f"{{{values[0]}: {BONE}}}"
-    return LabelError(
-        f"{file}: label values {', '.join(shown)}{more} are unknown; say which class each is "
-        f"(0 background, 1 patient outline, 2 bone) in prepare.label_map, for example {example}"
+def _no_fit(label: _Place, series: list[_Place]) -> str:
+    if not series:
+        return "there is no series that it could belong to; put the label beside its CT series"
+    nearest = max(series, key=lambda place: (_rank(label, place), place.path))
+    where = " at another place" if label.axial.shape == nearest.axial.shape else ""
+    return (
+        f"the label has {label.describe()} and fits no series; the nearest, {nearest.path}, has {nearest.describe()}"
+        f"{where}: export the label again on its series"
     )
 
 
-def _whole_numbers(label: NDArray[Any], file: str) -> NDArray[Any]:
-    if not np.isrealobj(label) or label.dtype.kind not in "iufb":
-        raise LabelError(f"{file}: label values must be whole numbers; export a label map, not a picture")
-    if label.dtype.kind == "f" and not (np.isfinite(label).all() and (label == np.rint(label)).all()):
-        raise LabelError(f"{file}: label values must be whole numbers; export a label map, not probabilities")
-    if label.size and (label.min() < 0 or label.max() > _HIGHEST):
-        raise LabelError(f"{file}: label values must lie within 0 and {_HIGHEST}; is it a label at all?")
-    return label if label.dtype in (np.uint8, np.uint16) else label.astype(np.uint16)
+def _fits(label: Geometry, series: Geometry, partial: bool) -> bool:
+    return label.close_to(series, TOLERANCE_MM) or (partial and _covers_slices_of(label, series))
 
 
-def _present(values: NDArray[Any]) -> list[int]:
-    seen = np.zeros(np.iinfo(values.dtype).max + 1, dtype=np.bool_)
-    for plane in values:
-        seen[plane] = True
-    return [int(value) for value in np.flatnonzero(seen) if value > 0]
+def _covers_slices_of(label: Geometry, series: Geometry) -> bool:
+    """Say whether each slice of a label lies on a slice of the series: a DICOM SEG may leave out empty frames."""
+    if label.shape[1:] != series.shape[1:] or label.shape[0] > series.shape[0]:
+        return False
+    # Corners of the first and last label slice, in voxels of the series.
+    corners = np.array([[z, y, x] for z in (0, 1) for y in (0, 1) for x in (0, 1)]) * (np.array(label.shape) - 1.0)
+    inverse = np.linalg.inv(series.affine)
+    indices = label.to_patient(corners) @ inverse[:3, :3].T + inverse[:3, 3]
+    nearest = np.rint(indices)
+    on_voxels = np.abs((indices - nearest) * np.array(series.spacing)).max() <= TOLERANCE_MM
+    first, last = nearest[0, 0], nearest[-1, 0]
+    steps = (last - first) / max(label.shape[0] - 1, 1)
+    inside = first >= 0 and last <= series.shape[0] - 1 and steps.is_integer()
+    return bool(on_voxels and inside and np.array_equal(nearest[:, 1:], corners[:, 1:]))
 
 
-def _describe(geometry: Geometry) -> str:
-    slices, rows, columns = geometry.shape
-    spacing = " x ".join(f"{length:.3g}" for length in geometry.spacing)
-    corner = ", ".join(f"{value:.1f}" for value in geometry.affine[:3, 3])
-    return f"{slices} x {rows} x {columns} voxels of {spacing} mm from ({corner}) mm"
+def _rank(label: _Place, other: _Place) -> Rank:
+    shared = 0
+    for first, second in zip(label.folder.parts, other.folder.parts, strict=False):
+        if first != second:
+            break
+        shared += 1
+    return shared, SequenceMatcher(None, label.stem, other.stem, autojunk=False).ratio()
+
+
+def _folders_with_images(images: Iterable[str], prefix: str) -> set[PurePosixPath]:
+    folders: set[PurePosixPath] = set()
+    for folder in {PurePosixPath(key.removeprefix(prefix)).parent for key in images}:
+        folders.update((folder, *folder.parents))
+    return folders
+
+
+def _of_row(row: SeriesRow) -> _Place:
+    path = PurePosixPath(row.source)
+    folder = path.parent if row.kind == FileKind.NIFTI else path
+    return _Place(row.source, folder, row.geometry.geometry())
+
+
+def _of_fact(item: ObjectFacts, prefix: str) -> _Place:
+    assert item.geometry is not None
+    path = item.ref.key.removeprefix(prefix)
+    return _Place(path, PurePosixPath(path).parent, item.geometry.geometry())
+
+
+def _label_row(item: ObjectFacts) -> LabelRow:
+    assert item.file is not None
+    return LabelRow(kind=item.file, object=item.ref, values=item.values)
