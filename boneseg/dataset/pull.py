@@ -80,12 +80,8 @@ def pull(workspace: Workspace, store: StoreSettings, settings: PullSettings) -> 
     _read(workspace, new, known, secret, settings.parallel)
     rows, problems = assemble(known.values(), secret, store.raw_prefix)
     if not rows:
-        first = (
-            f"; the first of {len(problems)} problems: {problems[0].source}: {problems[0].reason}" if problems else ""
-        )
-        raise DataError(
-            f"no CT series among the {len(listing)} objects below {place}: DICOM CT or NIfTI is read{first}"
-        )
+        first = f"; first problem: {problems[0].source}: {problems[0].reason}" if problems else ""
+        raise DataError(f"no CT series (DICOM CT or NIfTI) among the {len(listing)} objects below {place}{first}")
     mark = fingerprint(rows)
     catalogue = Catalogue(series=rows, problems=problems)
     uri = workspace.store.write(layout.catalogue(mark), catalogue.to_json(), "application/json")

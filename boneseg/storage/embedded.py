@@ -148,7 +148,9 @@ def _start(home: Path) -> StoreStatus:
     if free < MIN_FREE_BYTES:
         raise StoreError(f"{home}: only {free // 2**20} MB are free, the object store needs more; free some space")
     _ensure_credentials(home)
-    ports = _ports_of(home) if (home / _STATE).exists() else None
+    ports: dict[str, int] = {}
+    with contextlib.suppress(StoreError):  # without a state from before, any ports will do
+        ports = _ports_of(home)
     for attempt in range(ATTEMPTS):
         ports = ports if attempt == 0 and ports and _free(ports) else _choose_ports()
         running = _launch(home, ports)
