@@ -23,6 +23,8 @@ FIELD_OF_VIEW_MM = 460.0
 _BOTTOM_MM, _TOP_MM = -150.0, 200.0
 """Whole coverage: from the middle of the thigh to the third lumbar vertebra; 0 is the hip joints."""
 _THICKEST_MM = 8.0
+_MIDDLE_MM = 12.0
+"""Middle of the field of view in y, so that body and couch fill it."""
 _JOINT_MM = 2.2
 _PADDING_HU = -1024
 _CREATED = datetime(2000, 1, 1)
@@ -60,7 +62,9 @@ def make_phantom(
         spacing_mm = (min(_THICKEST_MM, (_TOP_MM - _BOTTOM_MM) / max(slices - 1, 1)), pixel, pixel)
     length = spacing_mm[0] * (slices - 1)
     share = length / (_TOP_MM - _BOTTOM_MM)
-    origin = np.array([-spacing_mm[2] * (size - 1) / 2, -spacing_mm[1] * (size - 1) / 2, _BOTTOM_MM * share])
+    origin = np.array(
+        [-spacing_mm[2] * (size - 1) / 2, _MIDDLE_MM - spacing_mm[1] * (size - 1) / 2, _BOTTOM_MM * share]
+    )
     geometry = axial((slices, size, size), spacing_mm)
     geometry.affine[:3, 3] = origin
     patient = _Patient(seed)
@@ -125,7 +129,7 @@ class _Patient:
         layers = [self._layer(x, y, z + offset * thickness, pixel, grain) for offset in (-0.25, 0.25)]
         hu, bone, skin = (sum(parts) / len(layers) for parts in zip(*layers, strict=True))
         hu = gaussian_filter(hu, self._blur / pixel) + self._scanner_noise(rng, skin, pixel)
-        circle = np.hypot(x, y[:, np.newaxis]) < FIELD_OF_VIEW_MM / 2 + 20
+        circle = np.hypot(x, y[:, np.newaxis] - _MIDDLE_MM) < FIELD_OF_VIEW_MM / 2 + 20
         hu = np.where(circle, np.clip(np.rint(hu), _PADDING_HU, 3071), _PADDING_HU)
         label = np.where(skin < 0, OUTLINE, BACKGROUND).astype(np.uint8)
         label[bone > 0.5] = BONE
@@ -163,12 +167,20 @@ class _Patient:
         warps = [
             sum(field.at(x, y, z) * mm for field, mm in pair) for pair in zip(self._warps, self._rough, strict=True)
         ]
-        columns, rows = x.astype(np.float32), y.astype(np.float32)[:, np.newaxis]
+        columns, rows = x.astype(np.float32)[np.newaxis], y.astype(np.float32)[:, np.newaxis]
         first, second = (
             row[0] * columns + row[1] * rows + row[2] + warp for row, warp in zip(matrix, warps, strict=False)
         )
         to_mm = np.array([[pixel, 0, x[0]], [0, pixel, y[0]], [0, 0, 1]])
-        return Plane(first.astype(np.float32), second.astype(np.float32), level, matrix @ to_mm, pixel * float(width))
+        return Plane(
+            first.astype(np.float32),
+            second.astype(np.float32),
+            level,
+            matrix @ to_mm,
+            pixel * float(width),
+            columns,
+            rows,
+        )
 
     def _paint_bones(self, hu: Field, plane: Plane, coarse: Field, grain: Field) -> Field:
         """Draw bones with a hard shell over a spongy core; return each pixel's share of bone."""
@@ -195,7 +207,9 @@ class _Patient:
         """Return correlated noise, stronger deep in the body, with streaks from side to side."""
         depth = np.clip(-skin / 110, 0, 1)
         noise = gaussian_filter(rng.standard_normal(skin.shape, dtype=np.float32), 0.75 / pixel)
-        streaks = gaussian_filter(rng.standard_normal(skin.shape, dtype=np.float32), (0.8 / pixel, 12 / pixel))
+        streaks = gaussian_filter(
+            rng.standard_normal(skin.shape, dtype=np.float32), (0.8 / pixel, 12 / pixel), truncate=2.0
+        )
         noise /= max(float(noise.std()), 1e-6)
         streaks /= max(float(streaks.std()), 1e-6)
         strength = self._noise * (0.5 + depth)

@@ -31,6 +31,8 @@ class Plane:
         z: the same for all pixels of the slice.
         matrix: 3x3, from (column, row, 1) to (x, y, 1), without the warp.
         pixel: mm of the standard patient that a pixel covers.
+        bed_x: (1, columns), mm in the scanner: the couch does not turn and bend with the patient.
+        bed_y: (rows, 1), mm in the scanner.
     """
 
     x: Field
@@ -38,6 +40,8 @@ class Plane:
     z: float
     matrix: NDArray[np.float64]
     pixel: float
+    bed_x: Field
+    bed_y: Field
 
     def window(self, low: tuple[float, float], high: tuple[float, float]) -> Window:
         """Return the pixels that a box of the standard patient may reach."""
@@ -101,13 +105,10 @@ class Ellipsoid:
 
     def distance(self, x: Field, y: Field, z: float) -> Field:
         """See ``Shape``."""
-        parts = [
-            (x - self.centre[0]) / self.radii[0],
-            (y - self.centre[1]) / self.radii[1],
-            np.float32((z - self.centre[2]) / self.radii[2]),
-        ]
-        relative = np.sqrt(sum(part**2 for part in parts))
-        slope = np.sqrt(sum((part / radius) ** 2 for part, radius in zip(parts, self.radii, strict=True)))
+        px, py = (x - self.centre[0]) / self.radii[0], (y - self.centre[1]) / self.radii[1]
+        pz = (z - self.centre[2]) / self.radii[2]
+        relative = np.sqrt(px**2 + py**2 + pz**2)
+        slope = np.sqrt((px / self.radii[0]) ** 2 + (py / self.radii[1]) ** 2 + (pz / self.radii[2]) ** 2)
         return _field(relative * (relative - 1) / np.maximum(slope, 1e-6))
 
 

@@ -101,7 +101,7 @@ def hip_bone(rng: np.random.Generator) -> Bone:
         Cone((70, -26, 2), (24, -60, -20), 9, 7),  # upper branch of the pubis
         Ellipsoid((14, -63, -34), (11, 9, 19)),
         Cone((13, -60, -48), (50 + wide, 34, -70), 6, 9),  # lower branch
-        Cone((62, 4, 14), (64, 8, -16), 9, 8),  # floor of the socket
+        Ellipsoid((80, 2, 7), (27, 35, 35)),  # walls and roof of the socket
     ]
     holes: list[Shape] = [Ellipsoid((91, -2, 0), (28.5, 28.5, 28.5)), Ellipsoid((52, -10, -42), (17, 24, 17))]
     return Bone(shapes, holes, cortex=((-60.0, 2.2), (20.0, 2.0), (100.0, 1.5)))

@@ -66,7 +66,7 @@ class Body:
         self.width, self.depth = rng.uniform(0.98, 1.14), rng.uniform(0.96, 1.14)
         self.fat = rng.uniform(10, 30)
         self.back = _BACK + 112 * self.depth - rng.uniform(0, 5)
-        """Where the couch begins, in y."""
+        """Where the mattress flattens the body, mm in the scanner."""
 
     def distance(self, plane: Plane) -> Field:
         """Return the signed distance to the skin."""
@@ -74,7 +74,8 @@ class Body:
         if plane.z < 45:
             legs = np.minimum(self._ellipse(plane, _THIGH, -98.0), self._ellipse(plane, _THIGH, 98.0))
             torso = smooth_union(torso, legs, 30.0) if plane.z > -113 else legs
-        return np.maximum(torso, plane.y - np.float32(self.back))
+        field: Field = np.maximum(torso, plane.bed_y - np.float32(self.back))
+        return field
 
     def paint(self, hu: Field, plane: Plane, distance: Field, coarse: Field, fine: Field) -> None:
         """Draw skin, fat, muscle with fat between its parts, and the cavity's fat."""
@@ -189,9 +190,9 @@ class Couch:
 
     def paint(self, hu: Field, plane: Plane, skin: Field) -> None:
         """See ``Outside``."""
-        bend = self.hollow * (1 - (plane.x / 215) ** 2)
-        upper, lower = plane.y - self.top - bend + self.hollow, plane.y - self.top - self.depth - 1.6 * bend
-        free = (skin > 0) & (np.abs(plane.x) < 215)
+        bend = self.hollow * (1 - (plane.bed_x / 215) ** 2)
+        upper, lower = plane.bed_y - self.top - bend + self.hollow, plane.bed_y - self.top - self.depth - 1.6 * bend
+        free = (skin > 0) & (np.abs(plane.bed_x) < 215)
         hu[free & (upper > -9) & (upper <= 0)] = -860
         hu[free & (upper > 0) & (lower < 0)] = -930
         edge = np.minimum(np.abs(upper), np.abs(lower)) < self.thickness
