@@ -93,4 +93,5 @@ def _parts(counts: Counts) -> tuple[Counts, Counts, Counts, Counts]:
 
 
 def _ratio(above: NDArray[Any], below: NDArray[Any]) -> Values:
-    return np.divide(above, below, out=np.full(np.shape(below), np.nan), where=below > 0)
+    ratio: Values = np.divide(above, below, out=np.full(np.shape(below), np.nan), where=below > 0)
+    return ratio

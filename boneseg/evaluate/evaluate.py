@@ -1,0 +1,285 @@
+"""A trained network measured on a test set, beside the classical method: series by series, then tables and a report."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from boneseg.config import CLASSES, EvaluateSettings, PrepareSettings, Split, stable_hash
+from boneseg.dataset.local import local_series
+from boneseg.dataset.manifest import Dataset, ShardRecord
+from boneseg.dataset.read import read_labelled
+from boneseg.dataset.shards import load_dataset, open_shard
+from boneseg.errors import DataError, LabelError, SeriesError
+from boneseg.evaluate.files import Study, write_files
+from boneseg.evaluate.measure import (
+    EVALUATE_VERSION,
+    Method,
+    NetworkMethod,
+    Subject,
+    ThresholdMethod,
+    Volume,
+    measure,
+    measurement_key,
+)
+from boneseg.evaluate.records import Cell, EvaluationResult, Measurement, SeriesResult, SplitSummary
+from boneseg.evaluate.tables import CLASS_KEYS, to_markdown
+from boneseg.models.checkpoint import fetch_model, load_model
+from boneseg.progress import track
+from boneseg.storage import layout
+from boneseg.storage.catalogue import Problem, SeriesRow
+from boneseg.storage.hashing import combine
+from boneseg.storage.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+RESULT_FILE = "evaluation.json"
+CONTENT_TYPES = {".html": "text/html", ".json": "application/json", ".csv": "text/csv", ".png": "image/png"}
+
+
+def evaluate(workspace: Workspace, model_uri: str, dataset_uri: str, settings: EvaluateSettings) -> EvaluationResult:
+    """Measure a model on a dataset's test split.
+
+    The result is named by model, test set, settings and the version of this code: what is there is used again. So is
+    each measurement of one method on one series, also by other evaluations.
+
+    Args:
+        workspace: bucket and local folder.
+        model_uri: ``s3://bucket/models/<hash>/``.
+        dataset_uri: as prepare returned it.
+        settings: tolerance, threshold, resamples.
+
+    Raises:
+        DataError: the dataset has no test series.
+        ModelError: the model cannot be loaded.
+        StoreError: a shard or the model is not in the bucket.
+    """
+    store, dataset = workspace.store, load_dataset(workspace, dataset_uri)
+    shards = dataset.of(Split.TEST)
+    if not shards:
+        raise DataError(
+            f"dataset {dataset.dataset_hash} has no test series; add patients or raise prepare.splits.test, "
+            "then prepare again"
+        )
+    model_hash = model_uri.rstrip("/").rpartition("/")[2]
+    identity = _identity(model_hash, dataset.test_hash, settings)
+    kept = store.read_if_there(layout.evaluation(identity, RESULT_FILE))
+    if kept is not None:
+        return EvaluationResult.model_validate_json(kept).model_copy(update={"reused": True})
+    network, card = load_model(fetch_model(workspace, model_uri))
+    methods = _Methods(NetworkMethod(network, card, settings.batch_size), ThresholdMethod(settings.threshold_hu))
+    subjects = [_shard_subject(workspace, shard) for shard in shards]
+    series, problems = _measure_all(subjects, methods, settings, workspace)
+    workspace.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="evaluation-", dir=workspace.folder) as name:
+        study = Study(
+            evaluation_hash=identity,
+            place=store.uri(layout.evaluation(identity)).rstrip("/"),
+            card=card,
+            test_hash=dataset.test_hash,
+            dataset_hash=dataset.dataset_hash,
+            settings=settings,
+            data=_split_summaries(dataset),
+            series=tuple(series),
+            problems=(*dataset.problems, *problems),
+        )
+        result = write_files(Path(name), study, subjects, methods.network, methods.threshold)
+        for file in result.files:
+            content = CONTENT_TYPES.get(Path(file).suffix, "text/plain")
+            store.upload(Path(name) / file, layout.evaluation(identity, file), content)
+    store.write(layout.evaluation(identity, RESULT_FILE), result.to_json(), "application/json")
+    return result
+
+
+def evaluate_folder(
+    model_folder: Path, data: Path, out: Path, settings: EvaluateSettings, prepare: PrepareSettings
+) -> EvaluationResult:
+    """Measure a model on every labelled series of a folder.
+
+    Args:
+        model_folder: ``model.safetensors`` and ``card.json``.
+        data: CT series (DICOM, NIfTI) with labels beside them, at any depth.
+        out: gets ``report.html``, tables, plots and, last, ``evaluation.json``.
+        settings: tolerance, threshold, resamples.
+        prepare: how irregular a series may be, and what label values mean.
+
+    Raises:
+        DataError: no series of the folder can be measured, or the results cannot be written.
+        ModelError: the model cannot be loaded.
+    """
+    network, card = load_model(model_folder)
+    rows, problems = local_series(data)
+    unlabelled = [
+        Problem(source=row.source, reason="the series has no label, so there is nothing to measure against")
+        for row in rows
+        if row.label is None
+    ]
+    subjects = [_local_subject(row, prepare) for row in rows if row.label is not None]
+    methods = _Methods(NetworkMethod(network, card, settings.batch_size), ThresholdMethod(settings.threshold_hu))
+    series, found = _measure_all(subjects, methods, settings, None)
+    problems = (*problems, *unlabelled, *found)
+    if not series:
+        reasons = "; ".join(f"{problem.source}: {problem.reason}" for problem in problems[:3] if problem.fatal)
+        raise DataError(f"{data} holds no CT series with a usable label{f' ({reasons})' if reasons else ''}")
+    test_hash = combine(sorted(row.content for row in series))
+    study = Study(
+        evaluation_hash=_identity(card.model_hash, test_hash, settings),
+        place=str(out),
+        card=card,
+        test_hash=test_hash,
+        dataset_hash=None,
+        settings=settings,
+        data=(_summary("test", [(row.patient, row.images) for row in series]),),
+        series=tuple(series),
+        problems=problems,
+    )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / RESULT_FILE).unlink(missing_ok=True)
+        result = write_files(out, study, subjects, methods.network, methods.threshold)
+        partial = out / f".{RESULT_FILE}.partial"
+        partial.write_bytes(result.to_json())
+        partial.replace(out / RESULT_FILE)
+    except OSError as error:
+        raise DataError(f"{out}: cannot write the evaluation ({error.strerror}); choose another --out") from error
+    return result
+
+
+def load_evaluation(workspace: Workspace, uri: str) -> EvaluationResult:
+    """Read an evaluation back.
+
+    Raises:
+        StoreError: it is not in the bucket.
+    """
+    return EvaluationResult.model_validate_json(workspace.store.read(workspace.store.key(uri)))
+
+
+def markdown_tables(result: EvaluationResult) -> str:
+    """Return every table as Markdown."""
+    return "\n".join(to_markdown(table) for table in result.tables)
+
+
+def console_table(result: EvaluationResult) -> str:
+    """Return the class-wise figures and the bone Dice of both protocols as plain text, at most 100 columns wide."""
+    table = result.table("class_wise")
+    rows = {str(row[0]): dict(zip([column.key for column in table.columns], row, strict=True)) for row in table.rows}
+    lines = [f"{'':<12}{'':<32}" + "".join(f"{name:>{len(name) + 2}}" for name in (*CLASSES, "mean"))]
+    for figure, label in (("iou", "IoU %"), ("dice", "Dice %"), ("accuracy", "Accuracy %")):
+        for index, (method, row) in enumerate(rows.items()):
+            cells = [row[f"{figure}_{part}_percent"] for part in (*CLASS_KEYS, "mean")]
+            texts = (
+                f"{_two_digits(cell):>{len(name) + 2}}" for cell, name in zip(cells, (*CLASSES, "mean"), strict=True)
+            )
+            lines.append(f"{label if index == 0 else '':<12}{method[:31]:<32}" + "".join(texts))
+    images = sum(row.images for row in result.series)
+    lines += [f"Protocol paper: all pixels of {len(result.series)} test series ({images} images) pooled.", ""]
+    lines.append(f"{'Bone Dice %':<44}{'paper':>9}{'patient':>10}{'95 % interval':>20}")
+    both = (
+        (result.bone_dice_pooled, result.bone_dice, result.bone_dice_interval),
+        (result.threshold_bone_dice_pooled, result.threshold_bone_dice, result.threshold_bone_dice_interval),
+    )
+    for method, (paper, patient, interval) in zip(rows, both, strict=True):
+        span = "one patient only" if interval is None else " to ".join(_two_digits(end * 100) for end in interval)
+        shares = (_two_digits(None if value is None else value * 100) for value in (paper, patient))
+        lines.append(f"{'':<12}{method[:31]:<32}" + "{:>9}{:>10}".format(*shares) + f"{span:>20}")
+    lines.append(
+        f"Protocol patient: mean over {len(result.series)} series of {len(set(result.patients().values()))} patients."
+    )
+    return "\n".join(lines)
+
+
+def _two_digits(value: Cell) -> str:
+    return f"{value:.2f}" if isinstance(value, int | float) else "-"
+
+
+@dataclass(frozen=True)
+class _Methods:
+    network: NetworkMethod
+    threshold: ThresholdMethod
+
+
+def _identity(model_hash: str, test_hash: str, settings: EvaluateSettings) -> str:
+    decisive = settings.model_dump(mode="json", exclude={"batch_size"})
+    return stable_hash([model_hash, test_hash, decisive, EVALUATE_VERSION])
+
+
+def _shard_subject(workspace: Workspace, record: ShardRecord) -> Subject:
+    def load() -> Volume:
+        shard = open_shard(workspace, record)
+        return Volume(shard.image, shard.label, record.geometry.geometry())
+
+    return Subject(record.series, record.shard, record.source, record.patient, load)
+
+
+def _local_subject(row: SeriesRow, prepare: PrepareSettings) -> Subject:
+    def load() -> Volume:
+        found = read_labelled(lambda ref: Path(ref.key), row, prepare)
+        return Volume(found.hu, found.label, found.geometry, found.warnings)
+
+    label = row.label.object.sha256 if row.label is not None else ""
+    content = combine([row.series, label, stable_hash(prepare.model_dump(mode="json", include={"label_map"}))])
+    return Subject(row.series, content, row.source, row.patient, load)
+
+
+def _measure_all(
+    subjects: Sequence[Subject], methods: _Methods, settings: EvaluateSettings, workspace: Workspace | None
+) -> tuple[list[SeriesResult], list[Problem]]:
+    """Measure one series after another; one that cannot be read becomes a problem and the rest goes on."""
+    series: list[SeriesResult] = []
+    problems: list[Problem] = []
+    for subject in track(subjects, "evaluate"):
+        loaded: list[Volume] = []
+        try:
+            network, threshold = (
+                _measurement(method, subject, loaded, settings, workspace)
+                for method in (methods.network, methods.threshold)
+            )
+        except (SeriesError, LabelError) as error:
+            problems.append(Problem(source=subject.source, reason=str(error)))
+            continue
+        warnings = [warning for volume in loaded for warning in volume.warnings]
+        problems += [Problem(source=subject.source, reason=warning, fatal=False) for warning in warnings]
+        series.append(
+            SeriesResult(
+                series=subject.series,
+                content=subject.content,
+                patient=subject.patient,
+                network=network,
+                threshold=threshold,
+            )
+        )
+    return series, problems
+
+
+def _measurement(
+    method: Method, subject: Subject, loaded: list[Volume], settings: EvaluateSettings, workspace: Workspace | None
+) -> Measurement:
+    """Return the measurement kept in the bucket, or make and keep it. ``loaded`` shares the volume of both methods."""
+    key = measurement_key(method, subject.content, settings)
+    kept = workspace.store.read_if_there(key) if workspace is not None else None
+    if kept is not None:
+        return Measurement.model_validate_json(kept)
+    if not loaded:
+        loaded.append(subject.load())
+    made = measure(method, subject.content, loaded[0], settings)
+    if workspace is not None:
+        workspace.store.write(key, made.to_json(), "application/json")
+    return made
+
+
+def _split_summaries(dataset: Dataset) -> tuple[SplitSummary, ...]:
+    return tuple(
+        _summary(split, [(shard.patient, len(shard.class_counts)) for shard in dataset.of(split)]) for split in Split
+    )
+
+
+def _summary(split: str, rows: Sequence[tuple[str, int]]) -> SplitSummary:
+    return SplitSummary(
+        split=split,
+        series=len(rows),
+        patients=len({patient for patient, _ in rows}),
+        slices=sum(slices for _, slices in rows),
+    )

@@ -1,0 +1,196 @@
+"""One HTML file that shows everything: no script, no link, no patient."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from boneseg.config import CLASSES
+from boneseg.evaluate.records import Cell, EvaluationResult, Table
+from boneseg.evaluate.tables import NETWORK, THRESHOLD, to_text
+from boneseg.models.card import ModelCard
+
+TEXT_KEYS = {"method", "series", "patient", "measure"}
+
+
+@dataclass(frozen=True)
+class FigureFile:
+    """A picture of the report."""
+
+    path: Path
+    title: str
+    caption: str
+    kind: str
+    """``half`` = curves; ``slices`` = CT slices over the whole width."""
+
+
+def render(result: EvaluationResult, card: ModelCard, figures: Sequence[FigureFile]) -> str:
+    """Return the report as HTML.
+
+    Args:
+        result: the evaluation.
+        card: of the model.
+        figures: in the order of the report.
+    """
+    template = Environment(
+        loader=PackageLoader("boneseg.evaluate", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    ).get_template("report.html")
+    return template.render(
+        result=result,
+        test=next(row for row in result.data if row.split == "test"),
+        headlines=_headlines(result),
+        verdict=_verdict(result),
+        tables=[_table_view(table) for table in result.tables],
+        classes=CLASSES,
+        confusion=_confusion_view(result),
+        figures=[_figure_view(figure) for figure in figures],
+        provenance=_provenance(result, card),
+    )
+
+
+def _headlines(result: EvaluationResult) -> list[dict[str, str]]:
+    hd95 = {method: _summary_row(result, method, "bone HD95 (mm)") for method in (NETWORK, THRESHOLD)}
+    return [
+        {
+            "title": "Bone Dice, mean over series",
+            "protocol": "patient",
+            "unit": "%",
+            "network": _percent(result.bone_dice),
+            "interval": _interval(result.bone_dice_interval, 100.0, "%"),
+            "threshold": _percent(result.threshold_bone_dice),
+            "threshold_interval": _interval(result.threshold_bone_dice_interval, 100.0, "%"),
+        },
+        {
+            "title": "Bone Dice, pixels pooled",
+            "protocol": "paper",
+            "unit": "%",
+            "network": _percent(result.bone_dice_pooled),
+            "interval": "",
+            "threshold": _percent(result.threshold_bone_dice_pooled),
+            "threshold_interval": "",
+        },
+        {
+            "title": "Bone HD95, mean over series",
+            "protocol": "patient",
+            "unit": "mm",
+            "network": _plain(hd95[NETWORK][0]),
+            "interval": _interval(hd95[NETWORK][1], 1.0, "mm"),
+            "threshold": _plain(hd95[THRESHOLD][0]),
+            "threshold_interval": _interval(hd95[THRESHOLD][1], 1.0, "mm"),
+        },
+    ]
+
+
+def _summary_row(
+    result: EvaluationResult, method: str, measure: str
+) -> tuple[float | None, tuple[float, float] | None]:
+    """Return mean and interval of one measure of the table over series."""
+    rows = [row for row in result.table("patient_summary").rows if row[1] == measure]
+    row = rows[0] if method == NETWORK else rows[1]
+    low, high = _float(row[4]), _float(row[5])
+    return _float(row[2]), (low, high) if low is not None and high is not None else None
+
+
+def _verdict(result: EvaluationResult) -> str:
+    """Say in a sentence or two what the network adds to the threshold, and how sure that is."""
+    row = next(row for row in result.table("patient_difference").rows if row[0] == "bone Dice (%)")
+    difference, low, high, p_value, series = (_float(cell) for cell in row[1:6])
+    if difference is None:
+        return "No test series holds bone in the reference or in a prediction: there is nothing to compare."
+    direction = "above" if difference >= 0 else "below"
+    text = (
+        f"Over {series:.0f} test series the network's bone Dice is {abs(difference):.2f} percentage points "
+        f"{direction} the threshold's"
+    )
+    if low is None or high is None:
+        return f"{text}. All of them belong to one patient: how far this holds for others cannot be said."
+    return f"{text} (95 % interval {low:+.2f} to {high:+.2f}, p = {p_value:.3f})."
+
+
+def _table_view(table: Table) -> dict[str, Any]:
+    groups = [(label, len(list(part))) for label, part in groupby(column.group for column in table.columns)]
+    starts, position = set(), 0
+    for label, span in groups:
+        if label:
+            starts.add(position)
+        position += span
+    return {
+        "title": table.title,
+        "protocol": table.protocol,
+        "note": table.note,
+        "groups": [{"label": label, "span": span} for label, span in groups] if any(g[0] for g in groups) else [],
+        "columns": [
+            {
+                "label": column.label,
+                # A table without text cells before it may count series in a column of that name.
+                "text": column.key in TEXT_KEYS and any(isinstance(row[index], str) for row in table.rows),
+                "start": index in starts,
+            }
+            for index, column in enumerate(table.columns)
+        ],
+        "rows": to_text(table),
+    }
+
+
+def _confusion_view(result: EvaluationResult) -> list[dict[str, Any]]:
+    rows = []
+    for name, counts in zip(CLASSES, result.confusion, strict=True):
+        total = sum(counts)
+        shares = [f"{count / total * 100:.2f}" if total else "-" for count in counts]
+        rows.append({"name": name, "shares": shares, "pixels": _thousands(total)})
+    return rows
+
+
+def _figure_view(figure: FigureFile) -> dict[str, str]:
+    data = base64.b64encode(figure.path.read_bytes()).decode()
+    return {"title": figure.title, "caption": figure.caption, "kind": figure.kind, "data": data}
+
+
+def _provenance(result: EvaluationResult, card: ModelCard) -> list[tuple[str, str]]:
+    window = card.model.preprocess.window
+    return [
+        ("Evaluation", result.evaluation_hash),
+        ("Model", result.model_hash),
+        ("Test set", result.test_hash),
+        ("Dataset evaluated", result.dataset_hash or "a folder, not a dataset of the bucket"),
+        ("Dataset trained on", card.dataset_hash),
+        ("Training run", card.run),
+        ("Network", f"{result.name}, {_thousands(card.parameters)} parameters"),
+        ("HU window", f"{window[0]:g} to {window[1]:g}"),
+        ("Training", _settings_line(card.train.model_dump(mode="json"))),
+        ("Evaluation settings", _settings_line(result.settings.model_dump(mode="json"))),
+        ("Versions at training", _settings_line(card.versions)),
+        ("Versions at evaluation", _settings_line(result.versions)),
+    ]
+
+
+def _settings_line(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items() if value is not None)
+
+
+def _thousands(number: int) -> str:
+    return f"{number:,}".replace(",", "\N{NO-BREAK SPACE}")
+
+
+def _float(cell: Cell) -> float | None:
+    return float(cell) if isinstance(cell, int | float) else None
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value * 100:.2f}"
+
+
+def _plain(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _interval(interval: tuple[float, float] | None, scale: float, unit: str) -> str:
+    if interval is None:
+        return "no interval: fewer than two patients"
+    return f"95 % interval {interval[0] * scale:.2f} to {interval[1] * scale:.2f} {unit}"

@@ -1,0 +1,339 @@
+"""The tables of an evaluation, from measurements alone, and their forms: CSV, JSON, Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from boneseg.config import BONE, OUTLINE, EvaluateSettings
+from boneseg.evaluate.records import PAPER, PATIENT, Cell, Column, Measurement, SeriesResult, Table, known
+from boneseg.metrics import counts
+from boneseg.metrics.statistics import Summary, paired_difference, summarise
+
+CLASS_KEYS = ("background", "outline", "bone")
+NETWORK, THRESHOLD = "network", "threshold"
+
+Series = Sequence[SeriesResult]
+
+
+def all_tables(series: Series, name: str, epoch: int, settings: EvaluateSettings) -> tuple[Table, ...]:
+    """Make every table.
+
+    Args:
+        series: the test series, each measured by both methods.
+        name: of the network, architecture/encoder.
+        epoch: the one that was kept.
+        settings: tolerance, threshold and resamples.
+    """
+    return (
+        class_wise(series, name, epoch, settings),
+        per_series(series, name),
+        per_image(series, name),
+        patient_summary(series, name, settings),
+        patient_difference(series, settings),
+        patient_series(series, settings),
+    )
+
+
+def class_wise(series: Series, name: str, epoch: int, settings: EvaluateSettings) -> Table:
+    """Tables 1 and 3 of the paper: IoU, Dice and accuracy of each class and their means, all test pixels pooled."""
+    columns = [Column(key="method", label="Method"), Column(key="epoch", label="Epoch")]
+    for key, label in (("iou", "IoU (%)"), ("dice", "Dice (%)"), ("accuracy", "Accuracy (%)")):
+        columns += [_percent(f"{key}_{part}", part, label) for part in ("mean", *CLASS_KEYS)]
+    rows = [
+        (name, epoch, *_class_figures(pooled(series, NETWORK))),
+        (_threshold_name(settings), None, *_class_figures(pooled(series, THRESHOLD))),
+    ]
+    return Table(
+        name="class_wise",
+        title="Class-wise and mean IoU, Dice and accuracy",
+        protocol=PAPER,
+        note="Pixels of all test images are pooled for each class. Accuracy of a class is (TP + TN) / all. The mean "
+        "is over the classes that occur.",
+        columns=tuple(columns),
+        rows=tuple(rows),
+    )
+
+
+def per_series(series: Series, name: str) -> Table:
+    """Table 4 of the paper: IoU of each CT series, and of all together."""
+    columns = [Column(key="series", label="Series"), Column(key="patient", label="Patient")]
+    columns += [Column(key="images", label="Images")]
+    for method, label in ((NETWORK, f"{name}: IoU (%)"), (THRESHOLD, "threshold: IoU (%)")):
+        columns += [_percent(f"{method}_iou_{part}", part, label) for part in ("mean", *CLASS_KEYS)]
+    rows: list[tuple[Cell, ...]] = [
+        (
+            row.name,
+            row.patient[:8],
+            row.images,
+            *_ious(row.network.series_counts()),
+            *_ious(row.threshold.series_counts()),
+        )
+        for row in series
+    ]
+    images = sum(row.images for row in series)
+    rows.append(("combined", None, images, *_ious(pooled(series, NETWORK)), *_ious(pooled(series, THRESHOLD))))
+    return Table(
+        name="per_series",
+        title="IoU per CT series",
+        protocol=PAPER,
+        note="Pixels of one series are pooled; the last row pools all of them. Series and patients go by keyed or "
+        "content hashes.",
+        columns=tuple(columns),
+        rows=tuple(rows),
+    )
+
+
+def per_image(series: Series, name: str) -> Table:
+    """Bone IoU over single images: least, greatest, mean and spread."""
+    columns = (
+        Column(key="method", label="Method"),
+        *(_percent(f"bone_iou_{key}", key, "Bone IoU of an image (%)") for key in ("min", "max", "mean", "sd")),
+        Column(key="images", label="Images"),
+        Column(key="left_out", label="Left out"),
+    )
+    rows = []
+    for method in (NETWORK, THRESHOLD):
+        values = np.concatenate([image_bone_iou(_of(row, method)) for row in series]) if series else np.zeros(0)
+        known_values = values[np.isfinite(values)]
+        rows.append(
+            (
+                name if method == NETWORK else method,
+                *_spread(known_values),
+                known_values.size,
+                values.size - known_values.size,
+            )
+        )
+    return Table(
+        name="per_image",
+        title="Bone IoU per image",
+        protocol=PAPER,
+        note="Each slice by itself. Images with bone neither in the reference nor in the prediction have no bone IoU: "
+        "they are left out and counted.",
+        columns=columns,
+        rows=tuple(rows),
+    )
+
+
+def patient_summary(series: Series, name: str, settings: EvaluateSettings) -> Table:
+    """Each figure over series: mean, spread and interval."""
+    rows = []
+    for label, method in ((name, NETWORK), (_threshold_name(settings), THRESHOLD)):
+        for measure, value, scale in _measures(settings):
+            found = summarise_measure(series, method, value, settings)
+            figures = (found.mean, found.sd, found.low, found.high)
+            rows.append(
+                (
+                    label,
+                    measure,
+                    *(known(figure * scale) for figure in figures),
+                    found.series,
+                    found.patients,
+                    found.left_out,
+                )
+            )
+    return Table(
+        name="patient_summary",
+        title="Figures over CT series",
+        protocol=PATIENT,
+        note="One value a series, then the mean, the standard deviation and the 95 % bootstrap interval of the mean "
+        "(patients resampled with all their series). A series where one mask has no bone scores the volume's diagonal "
+        "and a normalised surface distance of 0; where both have none it is left out and counted.",
+        columns=(
+            Column(key="method", label="Method"),
+            Column(key="measure", label="Measure"),
+            *(
+                Column(key=key, label=label, digits=2)
+                for key, label in (("mean", "Mean"), ("sd", "SD"), ("low", "95 % from"), ("high", "95 % to"))
+            ),
+            *(
+                Column(key=key, label=label)
+                for key, label in (("series", "Series"), ("patients", "Patients"), ("left_out", "Left out"))
+            ),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def patient_difference(series: Series, settings: EvaluateSettings) -> Table:
+    """Network minus threshold, paired by series."""
+    patients = [row.patient for row in series]
+    rows = []
+    for measure, value, scale in _measures(settings):
+        first, second = (_values(series, method, value) for method in (NETWORK, THRESHOLD))
+        found = paired_difference(first, second, patients, settings.bootstrap)
+        rows.append(
+            (
+                measure,
+                *(known(figure * scale) for figure in (found.mean, found.low, found.high)),
+                known(found.p_value),
+                found.series,
+                found.patients,
+            )
+        )
+    return Table(
+        name="patient_difference",
+        title="Network minus threshold, series by series",
+        protocol=PATIENT,
+        note="Paired differences with their 95 % bootstrap interval and the p-value of a two-sided sign-flip "
+        "permutation test over patients; with n patients it cannot fall below 2 / 2^n.",
+        columns=(
+            Column(key="measure", label="Measure"),
+            *(
+                Column(key=key, label=label, digits=2)
+                for key, label in (("difference", "Difference"), ("low", "95 % from"), ("high", "95 % to"))
+            ),
+            Column(key="p_value", label="p", digits=3),
+            Column(key="series", label="Series"),
+            Column(key="patients", label="Patients"),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def patient_series(series: Series, settings: EvaluateSettings) -> Table:
+    """The figures of every series."""
+    measures = [measure for measure in _measures(settings) if measure[0].startswith("bone") and "IoU" not in measure[0]]
+    keys = ("dice_percent", "hd95_mm", "average_surface_mm", "normalised_surface_percent")
+    labels = ("Dice (%)", "HD95 (mm)", "ASD (mm)", "NSD (%)")
+    columns = [Column(key="series", label="Series"), Column(key="patient", label="Patient")]
+    columns += [Column(key="images", label="Images"), Column(key="slice_mm", label="Slice (mm)", digits=2)]
+    for method in (NETWORK, THRESHOLD):
+        columns += [
+            Column(key=f"{method}_{key}", label=label, group=f"{method}: bone", digits=2)
+            for key, label in zip(keys, labels, strict=True)
+        ]
+    rows = []
+    for row in series:
+        figures = [
+            known(value(_of(row, method)) * scale) for method in (NETWORK, THRESHOLD) for _, value, scale in measures
+        ]
+        rows.append((row.name, row.patient[:8], row.images, row.network.spacing_mm[0], *figures))
+    return Table(
+        name="patient_series",
+        title="Bone of each CT series",
+        protocol=PATIENT,
+        note="HD95: 95th percentile of the distances between the two surfaces, the worse direction. ASD: average "
+        f"symmetric surface distance. NSD: share of both surfaces within {settings.surface_tolerance_mm:g} mm.",
+        columns=tuple(columns),
+        rows=tuple(rows),
+    )
+
+
+def pooled(series: Series, method: str) -> counts.Counts:
+    """Add up the counts of all series, (3, 3)."""
+    total = np.zeros((counts.SIZE, counts.SIZE), dtype=np.int64)
+    for row in series:
+        total += _of(row, method).series_counts()
+    return total
+
+
+def image_bone_iou(measurement: Measurement) -> counts.Values:
+    """Return the bone IoU of each slice, (slices,); NaN where neither mask has bone there."""
+    values: counts.Values = counts.iou(measurement.slice_counts())[:, BONE]
+    return values
+
+
+def bone_dice(measurement: Measurement) -> float:
+    """Return the bone Dice of a series; NaN where neither mask has bone."""
+    return float(counts.dice(measurement.series_counts())[BONE])
+
+
+def summarise_measure(
+    series: Series, method: str, value: Callable[[Measurement], float], settings: EvaluateSettings
+) -> Summary:
+    """Describe one figure over series."""
+    return summarise(_values(series, method, value), [row.patient for row in series], settings.bootstrap)
+
+
+def to_csv(table: Table) -> str:
+    """Return a table as CSV, its columns' keys as the header; what is not defined stays empty."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([column.key for column in table.columns])
+    writer.writerows([[round(cell, 6) if isinstance(cell, float) else cell for cell in row] for row in table.rows])
+    return out.getvalue()
+
+
+def to_markdown(table: Table) -> str:
+    """Return a table as Markdown with its title, protocol and note."""
+    heads = [f"{column.group.removesuffix(' (%)')} {column.label}".strip() for column in table.columns]
+    lines = [f"### {table.title} (protocol: {table.protocol})", "", "| " + " | ".join(heads) + " |"]
+    lines.append("|" + "|".join(" ---: " if index else " --- " for index in range(len(heads))) + "|")
+    lines += ["| " + " | ".join(text_row) + " |" for text_row in to_text(table)]
+    return "\n".join([*lines, "", table.note, ""])
+
+
+def to_text(table: Table) -> list[list[str]]:
+    """Return the cells as a person reads them."""
+    return [[cell_text(cell, column) for cell, column in zip(row, table.columns, strict=True)] for row in table.rows]
+
+
+def cell_text(cell: Cell, column: Column) -> str:
+    """Return one cell with the column's decimals; a dash where nothing is defined."""
+    if cell is None:
+        return "-"
+    if isinstance(cell, float) and column.digits is not None:
+        return f"{cell:.{column.digits}f}"
+    return str(cell)
+
+
+def _of(row: SeriesResult, method: str) -> Measurement:
+    return row.network if method == NETWORK else row.threshold
+
+
+def _values(series: Series, method: str, value: Callable[[Measurement], float]) -> list[float]:
+    return [value(_of(row, method)) for row in series]
+
+
+def _measures(settings: EvaluateSettings) -> tuple[tuple[str, Callable[[Measurement], float], float], ...]:
+    """Name, value and scale of each figure of the patient protocol."""
+    return (
+        ("bone Dice (%)", bone_dice, 100.0),
+        ("bone IoU (%)", lambda found: float(counts.iou(found.series_counts())[BONE]), 100.0),
+        ("bone HD95 (mm)", lambda found: _number(found.hd95_mm), 1.0),
+        ("bone average surface distance (mm)", lambda found: _number(found.average_surface_mm), 1.0),
+        (
+            f"bone normalised surface distance at {settings.surface_tolerance_mm:g} mm (%)",
+            lambda found: _number(found.normalised_surface),
+            100.0,
+        ),
+        ("patient outline Dice (%)", lambda found: float(counts.dice(found.series_counts())[OUTLINE]), 100.0),
+    )
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
+def _percent(key: str, label: str, group: str) -> Column:
+    return Column(key=f"{key}_percent", label=label, group=group, digits=2)
+
+
+def _threshold_name(settings: EvaluateSettings) -> str:
+    return f"threshold {settings.threshold_hu:g} HU"
+
+
+def _class_figures(table: counts.Counts) -> list[float | None]:
+    figures: list[float | None] = []
+    for measure in (counts.iou, counts.dice, counts.accuracy):
+        figures += _with_mean(measure(table))
+    return figures
+
+
+def _ious(table: counts.Counts) -> list[float | None]:
+    return _with_mean(counts.iou(table))
+
+
+def _with_mean(values: counts.Values) -> list[float | None]:
+    return [known(value * 100) for value in (counts.mean_over_classes(values), *values)]
+
+
+def _spread(values: counts.Values) -> list[float | None]:
+    if not values.size:
+        return [None] * 4
+    sd = values.std(ddof=1) if values.size > 1 else np.nan
+    return [known(value * 100) for value in (values.min(), values.max(), values.mean(), sd)]
