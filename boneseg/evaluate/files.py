@@ -164,7 +164,7 @@ def _slices(
     paths = [folder / "plots" / file for file in ("figure6_methods.png", "figure7_examples.png")]
     plots.figure_methods(typical, paths[0])
     plots.figure_examples(pictures, paths[1])
-    window = f"CT shown from {plots.WINDOW_HU[0]:g} to {plots.WINDOW_HU[1]:g} HU."
+    window = f"Slices count from the feet; CT shown from {plots.WINDOW_HU[0]:g} to {plots.WINDOW_HU[1]:g} HU."
     return [
         FigureFile(
             paths[0],

@@ -21,13 +21,14 @@ from boneseg.models.card import EpochRecord
 # Okabe and Ito's palette: told apart with every kind of colour vision, and in print.
 BLUE, VERMILION, GREEN, GREY, ORANGE = "#0072B2", "#D55E00", "#009E73", "#6E6E6E", "#E69F00"
 CLASS_COLOURS = (GREY, BLUE, VERMILION)
-WINDOW_HU = (-250.0, 1000.0)
+WINDOW_HU = (-200.0, 800.0)
 """Black and white of every CT picture."""
 MARGIN_MM = 12.0
 """Air left around the patient in a picture."""
 DPI = 170
 STYLE: Any = {
     "font.family": "sans-serif",
+    "font.sans-serif": ["Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans"],
     "font.size": 9.5,
     "axes.titlesize": 10,
     "axes.spines.top": False,

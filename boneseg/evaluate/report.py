@@ -17,6 +17,8 @@ from boneseg.evaluate.tables import NETWORK, THRESHOLD, to_text
 from boneseg.models.card import ModelCard
 
 TEXT_KEYS = {"method", "series", "patient", "measure"}
+FEW_PATIENTS = 6
+"""Below this number the permutation test cannot reach p < 0.05."""
 
 
 @dataclass(frozen=True)
@@ -91,16 +93,17 @@ def _summary_row(
     result: EvaluationResult, method: str, measure: str
 ) -> tuple[float | None, tuple[float, float] | None]:
     """Return mean and interval of one measure of the table over series."""
-    rows = [row for row in result.table("patient_summary").rows if row[1] == measure]
-    row = rows[0] if method == NETWORK else rows[1]
-    low, high = _float(row[4]), _float(row[5])
-    return _float(row[2]), (low, high) if low is not None and high is not None else None
+    table = result.table("patient_summary")
+    keys = [column.key for column in table.columns]
+    row = next(dict(zip(keys, row, strict=True)) for row in table.rows if row[0] == measure)
+    low, high = _float(row[f"{method}_low"]), _float(row[f"{method}_high"])
+    return _float(row[f"{method}_mean"]), (low, high) if low is not None and high is not None else None
 
 
 def _verdict(result: EvaluationResult) -> str:
     """Say in a sentence or two what the network adds to the threshold, and how sure that is."""
     row = next(row for row in result.table("patient_difference").rows if row[0] == "bone Dice (%)")
-    difference, low, high, p_value, series = (_float(cell) for cell in row[1:6])
+    difference, low, high, p_value, series, patients = (_float(cell) for cell in row[1:])
     if difference is None:
         return "No test series holds bone in the reference or in a prediction: there is nothing to compare."
     direction = "above" if difference >= 0 else "below"
@@ -110,7 +113,11 @@ def _verdict(result: EvaluationResult) -> str:
     )
     if low is None or high is None:
         return f"{text}. All of them belong to one patient: how far this holds for others cannot be said."
-    return f"{text} (95 % interval {low:+.2f} to {high:+.2f}, p = {p_value:.3f})."
+    text += f" (95 % interval {low:+.2f} to {high:+.2f}, p = {p_value:.3f})."
+    if patients is not None and patients < FEW_PATIENTS:
+        least = 2.0 ** (1 - patients)
+        text += f" With {patients:.0f} patients p cannot fall below {least:.3g}: more are needed to be sure."
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _table_view(table: Table) -> dict[str, Any]:

@@ -119,41 +119,30 @@ def per_image(series: Series, name: str) -> Table:
 
 
 def patient_summary(series: Series, name: str, settings: EvaluateSettings) -> Table:
-    """Each figure over series: mean, spread and interval."""
+    """Each figure over series under both methods: mean, spread and interval."""
+    parts = (("mean", "mean"), ("sd", "SD"), ("low", "95 % from"), ("high", "to"))
+    columns = [Column(key="measure", label="Measure")]
+    for method, label in ((NETWORK, name), (THRESHOLD, _threshold_name(settings))):
+        columns += [Column(key=f"{method}_{key}", label=text, group=label, digits=2) for key, text in parts]
+        columns += [Column(key=f"{method}_series", label="series", group=label)]
+        columns += [Column(key=f"{method}_left_out", label="left out", group=label)]
     rows = []
-    for label, method in ((name, NETWORK), (_threshold_name(settings), THRESHOLD)):
-        for measure, value, scale in _measures(settings):
+    for measure, value, scale in _measures(settings):
+        cells: list[Cell] = [measure]
+        for method in (NETWORK, THRESHOLD):
             found = summarise_measure(series, method, value, settings)
-            figures = (found.mean, found.sd, found.low, found.high)
-            rows.append(
-                (
-                    label,
-                    measure,
-                    *(known(figure * scale) for figure in figures),
-                    found.series,
-                    found.patients,
-                    found.left_out,
-                )
-            )
+            cells += [known(figure * scale) for figure in (found.mean, found.sd, found.low, found.high)]
+            cells += [found.series, found.left_out]
+        rows.append(tuple(cells))
     return Table(
         name="patient_summary",
-        title="Figures over CT series",
+        title="Mean, spread and interval over CT series",
         protocol=PATIENT,
         note="One value a series, then the mean, the standard deviation and the 95 % bootstrap interval of the mean "
-        "(patients resampled with all their series). A series where one mask has no bone scores the volume's diagonal "
-        "and a normalised surface distance of 0; where both have none it is left out and counted.",
-        columns=(
-            Column(key="method", label="Method"),
-            Column(key="measure", label="Measure"),
-            *(
-                Column(key=key, label=label, digits=2)
-                for key, label in (("mean", "Mean"), ("sd", "SD"), ("low", "95 % from"), ("high", "95 % to"))
-            ),
-            *(
-                Column(key=key, label=label)
-                for key, label in (("series", "Series"), ("patients", "Patients"), ("left_out", "Left out"))
-            ),
-        ),
+        "(patients resampled with all their series; there is none with one patient). Where only one of the two masks "
+        "has bone, both distances are the volume's diagonal and the normalised surface distance (NSD) is 0; where both "
+        "have none the series is left out and counted.",
+        columns=tuple(columns),
         rows=tuple(rows),
     )
 
@@ -184,7 +173,7 @@ def patient_difference(series: Series, settings: EvaluateSettings) -> Table:
             Column(key="measure", label="Measure"),
             *(
                 Column(key=key, label=label, digits=2)
-                for key, label in (("difference", "Difference"), ("low", "95 % from"), ("high", "95 % to"))
+                for key, label in (("difference", "Difference"), ("low", "95 % from"), ("high", "to"))
             ),
             Column(key="p_value", label="p", digits=3),
             Column(key="series", label="Series"),
@@ -297,7 +286,7 @@ def _measures(settings: EvaluateSettings) -> tuple[tuple[str, Callable[[Measurem
         ("bone HD95 (mm)", lambda found: _number(found.hd95_mm), 1.0),
         ("bone average surface distance (mm)", lambda found: _number(found.average_surface_mm), 1.0),
         (
-            f"bone normalised surface distance at {settings.surface_tolerance_mm:g} mm (%)",
+            f"bone NSD at {settings.surface_tolerance_mm:g} mm (%)",
             lambda found: _number(found.normalised_surface),
             100.0,
         ),

@@ -1,0 +1,65 @@
+"""Measurements of masks that are given, and a training history: no network takes part."""
+
+import numpy as np
+
+from boneseg.config import EvaluateSettings, stable_hash
+from boneseg.evaluate.measure import Volume, measure
+from boneseg.evaluate.records import Measurement, SeriesResult
+from boneseg.geometry import Geometry, axial
+from boneseg.models.card import EpochRecord
+
+
+def history(epochs: int = 3) -> tuple[EpochRecord, ...]:
+    """Return a plausible training history."""
+    return tuple(
+        EpochRecord(
+            epoch=epoch,
+            train_loss=1 / epoch,
+            train_accuracy=0.9 + 0.02 * epoch,
+            validation_loss=1 / epoch,
+            validation_accuracy=0.9 + 0.025 * epoch,
+            validation_iou=(0.9, 0.8, 0.1 * epoch),
+            validation_dice=(0.95, 0.9, 0.15 * epoch),
+            validation_mean_iou=0.6 + 0.03 * epoch,
+            validation_mean_dice=0.7 + 0.03 * epoch,
+            seconds=1.0,
+        )
+        for epoch in range(1, epochs + 1)
+    )
+
+
+class Given:
+    """A method whose masks are given."""
+
+    identity = "given"
+
+    def __init__(self, mask: np.ndarray) -> None:
+        self.mask = mask
+
+    def segment(self, hu: np.ndarray, geometry: Geometry) -> np.ndarray:
+        """Return the given mask."""
+        return self.mask
+
+
+def measurement(reference: np.ndarray, prediction: np.ndarray, settings: EvaluateSettings) -> Measurement:
+    """Measure a prediction that is given."""
+    volume = Volume(np.zeros(reference.shape, np.int16), reference, axial(reference.shape, (2.0, 1.0, 1.0)))
+    return measure(Given(prediction), "content", volume, settings)
+
+
+def series_result(
+    name: str,
+    patient: str,
+    reference: np.ndarray,
+    network: np.ndarray,
+    threshold: np.ndarray,
+    settings: EvaluateSettings,
+) -> SeriesResult:
+    """Measure a series under two predictions that are given."""
+    return SeriesResult(
+        series=stable_hash(name),
+        content=stable_hash([name]),
+        patient=stable_hash([patient, "patient"]),
+        network=measurement(reference, network, settings),
+        threshold=measurement(reference, threshold, settings),
+    )
