@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from boneseg.dicom.header import CT_IMAGE, SliceHeader, read_header
 from boneseg.dicom.segmentation import read_segmentation
-from boneseg.dicom.series import read_slice
+from boneseg.dicom.series import AIR_HU, read_slice
 from boneseg.errors import LabelError, SeriesError
 from boneseg.nifti import is_nifti, read_geometry, read_volume
 from boneseg.storage.catalogue import FileKind, GeometryRecord, ObjectRef, Record
@@ -174,12 +174,12 @@ def _volume(voxels: NDArray[Any], unknown: ObjectFacts) -> ObjectFacts:
     values = _label_values(voxels)
     if values is not None:
         return unknown.model_copy(update={"kind": Kind.LABEL, "values": values})
-    low, high = float(voxels.min()), float(voxels.max())
-    if not (np.isfinite(low) and np.isfinite(high) and high - low >= MIN_HU_SPREAD):
-        raise SeriesError(f"values from {low:g} to {high:g} are neither HU nor labels; store HU or whole label values")
-    pixels = combine(sha256_array(_to_hu(plane)) for plane in voxels)
-    hu_range = (_to_hu(voxels.min()).item(), _to_hu(voxels.max()).item())
-    return unknown.model_copy(update={"kind": Kind.VOLUME, "hu_range": hu_range, "pixels": pixels})
+    hu = _to_hu(voxels)
+    low, high = int(hu.min()), int(hu.max())
+    if high - low < MIN_HU_SPREAD:
+        raise SeriesError(f"values from {low} to {high} are neither HU nor labels; store HU or whole label values")
+    pixels = combine(sha256_array(plane) for plane in hu)
+    return unknown.model_copy(update={"kind": Kind.VOLUME, "hu_range": (low, high), "pixels": pixels})
 
 
 def _label_values(voxels: NDArray[Any]) -> tuple[int, ...] | None:
@@ -197,7 +197,7 @@ def _label_values(voxels: NDArray[Any]) -> tuple[int, ...] | None:
     return tuple(int(value) for value in np.flatnonzero(present) + AIR_BELOW_HU if value > 0)
 
 
-def _to_hu(voxels: Any) -> NDArray[np.int16]:
-    limits = np.iinfo(np.int16)
-    hu: NDArray[np.int16] = np.clip(np.rint(voxels), limits.min, limits.max).astype(np.int16)
-    return hu
+def _to_hu(voxels: NDArray[Any]) -> NDArray[np.int16]:
+    """Round and clip to int16; what is no number is outside the scanner's view, and becomes air."""
+    whole = np.rint(np.where(np.isfinite(voxels), voxels, AIR_HU)) if voxels.dtype.kind == "f" else voxels
+    return np.clip(whole, AIR_HU, np.iinfo(np.int16).max).astype(np.int16)

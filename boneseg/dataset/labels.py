@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from functools import cached_property
 from pathlib import PurePosixPath
 
@@ -17,8 +16,8 @@ from boneseg.storage.catalogue import FileKind, LabelRow, Problem, SeriesRow
 
 TOLERANCE_MM = 0.1
 
-Rank = tuple[int, float]
-"""How near a series is to a label: folders in common, then likeness of the paths."""
+Rank = tuple[int, float, float]
+"""How near a series is to a label: how many folders they have in common, then how alike their names start, and end."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +33,10 @@ class _Place:
         return to_axial(self.own_geometry)[0]
 
     @property
-    def stem(self) -> str:
-        """The path without suffixes, on which names are compared."""
-        return str(PurePosixPath(self.path).with_name(PurePosixPath(self.path).name.split(".")[0]))
+    def parts(self) -> tuple[str, ...]:
+        """Folders and name, the name without suffixes."""
+        path = PurePosixPath(self.path)
+        return (*path.parent.parts, path.name.split(".")[0] or path.name)
 
     def describe(self) -> str:
         spacing = " x ".join(f"{value:.2f}" for value in self.axial.spacing)
@@ -50,7 +50,7 @@ def assign_labels(
 
     The nearest folder above a label that holds images decides among which series it may choose: a label never goes
     to another patient's folder because its own series is damaged. Of the series there that have its geometry, the one
-    with most folders in common is taken, then the one whose path is most alike (``labelsTr/a_1`` and
+    with most folders in common is taken, then the one whose name is most alike (``labelsTr/a_1`` and
     ``imagesTr/a_1_0000``). Where a label cannot be told to be of one series, it is not used.
 
     Args:
@@ -64,35 +64,41 @@ def assign_labels(
     """
     series = [_of_row(row) for row in rows]
     damaged = [_of_fact(item, prefix) for item in facts if item.kind == Kind.BROKEN and item.geometry]
-    folders = _folders_with_images(images, prefix)
+    below: dict[PurePosixPath, list[int]] = {folder: [] for folder in _folders_with_images(images, prefix)}
+    for index, place in enumerate(series):
+        for folder in (place.folder, *place.folder.parents):
+            below[folder].append(index)
     claims: dict[int, list[tuple[Rank, ObjectFacts]]] = defaultdict(list)
     problems = []
     for item in facts:
         if item.kind != Kind.LABEL:
             continue
         label = _of_fact(item, prefix)
-        choice = _choose(label, item.file == FileKind.DICOM_SEG, series, damaged, folders)
+        choice = _choose(label, item.file == FileKind.DICOM_SEG, series, damaged, below)
         if isinstance(choice, str):
             problems.append(Problem(source=label.path, reason=choice))
         else:
             claims[choice].append((_rank(label, series[choice]), item))
     labelled = list(rows)
     for index, claimants in claims.items():
-        claimants.sort(key=lambda claim: (-claim[0][0], -claim[0][1], claim[1].ref.key))
-        winner = claimants[0][1]
+        (_, winner), *losers = sorted(claimants, key=lambda claim: claim[0], reverse=True)
         labelled[index] = rows[index].model_copy(update={"label": _label_row(winner)})
-        for _, loser in claimants[1:]:
-            reason = f"series {rows[index].source} has a nearer label, {winner.ref.key.removeprefix(prefix)}; keep one"
-            problems.append(Problem(source=loser.ref.key.removeprefix(prefix), reason=reason))
+        used = winner.ref.key.removeprefix(prefix)
+        for _, loser in losers:
+            copy = loser.ref.sha256 == winner.ref.sha256
+            reason = (
+                f"a copy of {used}" if copy else f"series {rows[index].source} has a nearer label, {used}; keep one"
+            )
+            problems.append(Problem(source=loser.ref.key.removeprefix(prefix), reason=reason, fatal=not copy))
     return labelled, problems
 
 
 def _choose(
-    label: _Place, partial: bool, series: list[_Place], damaged: list[_Place], folders: set[PurePosixPath]
+    label: _Place, partial: bool, series: list[_Place], damaged: list[_Place], below: dict[PurePosixPath, list[int]]
 ) -> int | str:
     """Return the index of the series that a label belongs to, or why there is none."""
-    home = next((folder for folder in (label.folder, *label.folder.parents) if folder in folders), PurePosixPath())
-    near = [index for index, place in enumerate(series) if place.folder.is_relative_to(home)]
+    home = next((folder for folder in (label.folder, *label.folder.parents) if folder in below), PurePosixPath())
+    near = below.get(home, [])
     fitting = [index for index in near if _fits(label.axial, series[index].axial, partial)]
     if not fitting:
         return _no_fit(label, [series[index] for index in near] or series)
@@ -134,19 +140,26 @@ def _covers_slices_of(label: Geometry, series: Geometry) -> bool:
     indices = label.to_patient(corners) @ inverse[:3, :3].T + inverse[:3, 3]
     nearest = np.rint(indices)
     on_voxels = np.abs((indices - nearest) * np.array(series.spacing)).max() <= TOLERANCE_MM
-    first, last = nearest[0, 0], nearest[-1, 0]
-    steps = (last - first) / max(label.shape[0] - 1, 1)
-    inside = first >= 0 and last <= series.shape[0] - 1 and steps.is_integer()
-    return bool(on_voxels and inside and np.array_equal(nearest[:, 1:], corners[:, 1:]))
+    first = nearest[0, 0]
+    inside = 0 <= first <= series.shape[0] - label.shape[0]
+    return bool(on_voxels and inside and np.array_equal(nearest - corners, np.tile((first, 0, 0), (8, 1))))
 
 
 def _rank(label: _Place, other: _Place) -> Rank:
-    shared = 0
-    for first, second in zip(label.folder.parts, other.folder.parts, strict=False):
-        if first != second:
-            break
-        shared += 1
-    return shared, SequenceMatcher(None, label.stem, other.stem, autojunk=False).ratio()
+    mine, theirs = label.parts, other.parts
+    shared = _common(mine[:-1], theirs[:-1])
+    return shared, *max(_likeness(one, two) for one in mine[shared:] for two in theirs[shared:])
+
+
+def _likeness(one: str, two: str) -> tuple[float, float]:
+    """Return which share of the longer name both names have in common at their starts, and at their ends."""
+    longer = max(len(one), len(two), 1)
+    return _common(one, two) / longer, _common(one[::-1], two[::-1]) / longer
+
+
+def _common(one: Sequence[str], two: Sequence[str]) -> int:
+    pairs = zip(one, two, strict=False)
+    return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(one), len(two)))
 
 
 def _folders_with_images(images: Iterable[str], prefix: str) -> set[PurePosixPath]:

@@ -61,7 +61,7 @@ def assemble(
     Returns:
         One row a series and one problem for whatever cannot be used or is odd, both in a fixed order.
     """
-    ordered = sorted(facts, key=lambda item: item.ref.key)
+    ordered = sorted(facts, key=lambda item: item.ref.key.split("/"))
     found = _Found(secret, prefix, [], [], set())
     slices = [item for item in ordered if item.kind == Kind.SLICE]
     for group in _groups(slices):
