@@ -3,6 +3,7 @@
 from typing import Any
 
 from kfp import kubernetes
+from kfp.dsl.pipeline_channel import PipelineChannel
 
 STORE_SECRET = "boneseg-store"
 """Kubernetes Secret with the credentials; made by hand or by the chart's user, never from a values file."""
@@ -31,6 +32,8 @@ def connect(task: Any, cached: bool = True) -> Any:
 
 def compute(task: Any, cpu: Any, memory: Any, gpus: Any = None) -> Any:
     """Give a step processors, memory and accelerators; each a string or a pipeline parameter."""
+    # Without this, the compiler forgets to hand the parameters into the steps below a condition.
+    task.register_pipeline_channels([value for value in (cpu, memory, gpus) if isinstance(value, PipelineChannel)])
     task.set_cpu_request(cpu).set_memory_request(memory).set_memory_limit(memory)
     if gpus is not None:
         task.set_accelerator_type(ACCELERATOR).set_accelerator_limit(gpus)

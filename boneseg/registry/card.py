@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 from boneseg.dataset.manifest import Dataset
-from boneseg.evaluate.records import Cell, Column, EvaluationResult, Table
+from boneseg.evaluate.records import EvaluationResult
+from boneseg.evaluate.tables import to_markdown
 from boneseg.models.card import ModelCard
 
 CARD_README = "README.md"
@@ -63,8 +64,7 @@ def _results(evaluation: EvaluationResult) -> list[str]:
         low, high = evaluation.bone_dice_interval
         bone += f" (95 % interval {_number(low)} to {_number(high)})"
     bone += f"; a HU threshold reaches {_number(evaluation.threshold_bone_dice)} there."
-    tables = [f"{table.title}\n\n{_markdown(table)}\n\n{table.note}" for table in evaluation.tables[:1]]
-    return [bone, *tables, f"All tables and plots: {evaluation.report_uri}"]
+    return [bone, to_markdown(evaluation.table("class_wise")), f"All tables and plots: {evaluation.report_uri}"]
 
 
 def _data(evaluation: EvaluationResult, dataset: Dataset) -> str:
@@ -109,25 +109,6 @@ def _lineage(card: ModelCard, evaluation: EvaluationResult, dataset: Dataset) ->
         "evaluation": evaluation.evaluation_uri,
     }
     return "\n".join(f"- {what}: `{value}`" for what, value in facts.items())
-
-
-def _markdown(table: Table) -> str:
-    heads = [f"{column.group} {column.label}".strip() for column in table.columns]
-    lines = [_row(heads), _row(["---"] * len(heads))]
-    lines += [
-        _row([_cell(cell, column) for cell, column in zip(row, table.columns, strict=True)]) for row in table.rows
-    ]
-    return "\n".join(lines)
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _cell(cell: Cell, column: Column) -> str:
-    if isinstance(cell, float) and column.digits is not None:
-        return f"{cell:.{column.digits}f}"
-    return "-" if cell is None else str(cell)
 
 
 def _number(value: float | None) -> str:

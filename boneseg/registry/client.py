@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
@@ -27,13 +27,11 @@ from mlflow.protos.databricks_pb2 import (
     ErrorCode,
 )
 
-from boneseg.config import PublishSettings
 from boneseg.errors import ModelError
 from boneseg.storage.catalogue import Record
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 EXPERIMENT = "boneseg"
-DATABASE_FILE = "mlflow.db"
 TAG_LIMIT = 4500
 """Characters; MLflow refuses tags of more than 5000."""
 BATCH = 500
@@ -77,6 +75,11 @@ class Registry:
             self._client = MlflowClient(tracking_uri, tracking_uri)
             # The first request creates or migrates the tables of an embedded registry.
             self._client.search_registered_models(max_results=1)
+
+    @property
+    def address(self) -> str:
+        """The tracking URI as it may be shown: without user and password."""
+        return _without_password(self.tracking_uri)
 
     def names(self) -> tuple[str, ...]:
         """Return the names of all models."""
@@ -162,24 +165,11 @@ class Registry:
         try:
             yield
         except MlflowException as error:
-            reason = str(error).splitlines()[0].rstrip(".")
+            reason = _without_password(str(error).splitlines()[0].rstrip("."))
+            said = "does not answer" if "failed with exception" in reason else f"answered: {reason}"
             raise ModelError(
-                f"the model registry at {_without_password(self.tracking_uri)} answered: {reason}; check "
-                "publish.tracking_uri or MLFLOW_TRACKING_URI"
+                f"the model registry at {self.address} {said}; check publish.tracking_uri or MLFLOW_TRACKING_URI"
             ) from error
-
-
-def open_registry(settings: PublishSettings, folder: Path) -> Registry:
-    """Open the registry: ``publish.tracking_uri``, else ``MLFLOW_TRACKING_URI``, else SQLite in the work folder.
-
-    Raises:
-        ModelError: it does not answer.
-    """
-    uri = settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    if not uri:
-        folder.mkdir(parents=True, exist_ok=True)
-        uri = f"sqlite:///{folder / DATABASE_FILE}"
-    return Registry(uri)
 
 
 def _version(item: ModelVersion, aliases: Mapping[str, str]) -> Version:
@@ -200,9 +190,8 @@ def _safe(name: str) -> str:
     return name
 
 
-def _without_password(uri: str) -> str:
-    scheme, separator, rest = uri.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+def _without_password(text: str) -> str:
+    return re.sub(r"://[^/@\s]*@", "://", text)
 
 
 @contextmanager

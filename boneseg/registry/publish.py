@@ -15,8 +15,9 @@ from boneseg.evaluate.records import EvaluationResult
 from boneseg.models.card import CARD_FILE, ModelCard
 from boneseg.models.checkpoint import fetch_model
 from boneseg.registry.card import CARD_README, model_card
-from boneseg.registry.client import CHALLENGER, CHAMPION, MetricPoint, Registry, Version, open_registry
+from boneseg.registry.client import CHALLENGER, CHAMPION, MetricPoint, Registry, Version
 from boneseg.registry.gate import Decision, Score, decide
+from boneseg.registry.open import open_registry
 from boneseg.storage import layout
 from boneseg.storage.catalogue import Record
 from boneseg.storage.workspace import Workspace
@@ -64,18 +65,19 @@ def publish(
             f"{evaluation_uri} measures model {evaluation.model_hash}, not {card.model_hash}; "
             f"evaluate {model_uri} first"
         )
-    registry = open_registry(settings.publish, workspace.folder)
-    version = _registered(registry, name, model_uri, card, evaluation, dataset, workspace)
-    if DECIDED in version.tags:
-        decision = Decision(promoted=version.tags[DECIDED] == PROMOTED, reason=version.tags[REASON])
-    else:
-        decision = _decision(workspace, registry, version, evaluation, dataset_uri, settings)
-        readme = model_card(card, evaluation, dataset, model_uri, name)
-        store.write(store.key(model_uri).rstrip("/") + f"/{CARD_README}", readme.encode(), content_type="text/markdown")
-        _conclude(registry, version, decision, readme)
+    with open_registry(settings.publish, workspace) as registry:
+        version = _registered(registry, name, model_uri, card, evaluation, dataset, workspace)
+        if DECIDED in version.tags:
+            decision = Decision(promoted=version.tags[DECIDED] == PROMOTED, reason=version.tags[REASON])
+        else:
+            decision = _decision(workspace, registry, version, evaluation, dataset_uri, settings)
+            readme = model_card(card, evaluation, dataset, model_uri, name)
+            readme_key = store.key(model_uri).rstrip("/") + f"/{CARD_README}"
+            store.write(readme_key, readme.encode(), content_type="text/markdown")
+            _conclude(registry, version, decision, readme)
+        champion = registry.at_alias(name, CHAMPION)
     state = {"fingerprint": dataset.fingerprint, "dataset_hash": dataset.dataset_hash, "model": version.reference}
     store.write(layout.PUBLISHED_STATE, json.dumps(state, indent=1).encode(), content_type="application/json")
-    champion = registry.at_alias(name, CHAMPION)
     log.info("publish: %s", decision.reason)
     return PublishResult(
         name=name,
@@ -84,7 +86,7 @@ def publish(
         reason=decision.reason,
         champion=champion.reference if champion else "",
         run_id=version.run_id,
-        tracking_uri=registry.tracking_uri,
+        tracking_uri=registry.address,
     )
 
 
@@ -109,8 +111,9 @@ def resolve(workspace: Workspace, ref: str, settings: RunSettings) -> Path:
         raise ModelError(
             f"there is no folder {ref}; name a model's folder, an s3:// URI or a reference such as bone@champion"
         )
-    registry = open_registry(settings.publish, workspace.folder)
-    return fetch_model(workspace, _find(registry, ref).source)
+    with open_registry(settings.publish, workspace) as registry:
+        source = _find(registry, ref).source
+    return fetch_model(workspace, source)
 
 
 def _find(registry: Registry, ref: str) -> Version:
@@ -127,7 +130,9 @@ def _find(registry: Registry, ref: str) -> Version:
     for version in versions:
         if (number and version.version == number) or (alias and alias in version.aliases):
             return version
-    known = ", ".join("@".join((item.reference, *item.aliases)) for item in versions)
+    known = ", ".join(
+        f"{item.reference} ({', '.join(item.aliases)})" if item.aliases else item.reference for item in versions
+    )
     raise ModelError(f"model {name!r} has no {'version ' + number if number else 'alias ' + alias}; there are {known}")
 
 
@@ -178,6 +183,11 @@ def _decision(
         return decide(candidate, None, gain)
     if champion.version == version.version:  # interrupted between the alias and the last tag
         return Decision(promoted=True, reason=version.tags[REASON])
+    if not champion.source.startswith(workspace.store.uri("")):
+        raise ModelError(
+            f"{champion.reference}, the champion, is {champion.source}, outside bucket {workspace.store.bucket}; set "
+            "publish.model_name to a name that belongs to this bucket alone"
+        )
     if not workspace.store.exists(workspace.store.key(champion.source).rstrip("/") + f"/{CARD_FILE}"):
         return decide(candidate, None, gain, lost=champion.reference)
     if champion.tags.get("test_hash") == evaluation.test_hash:

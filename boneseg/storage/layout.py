@@ -8,6 +8,8 @@ PATIENT_KEY_STATE = "state/patient-key"
 """Secret of the keyed hash that stands for a patient; beside the raw data it protects, used if none is given."""
 PUBLISHED_STATE = "state/published.json"
 """Data fingerprint of the last published run: what a scheduled run compares with."""
+REGISTRY_STATE = "state/registry.db"
+"""The embedded model registry: MLflow's SQLite file."""
 
 
 def catalogue(fingerprint: str) -> str:

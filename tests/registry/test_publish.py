@@ -1,0 +1,189 @@
+"""Models into the registry and out of it, on a real store and a real MLflow."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from boneseg.config import PublishSettings, RunSettings
+from boneseg.errors import ModelError
+from boneseg.registry.client import Registry
+from boneseg.registry.publish import publish, resolve
+from boneseg.storage import layout
+from boneseg.storage.workspace import Workspace
+from tests.registry.factory import upload_a_model, write_a_dataset, write_an_evaluation
+
+SETTINGS = RunSettings()
+GOOD, BETTER, BAD = {"a": 0.8, "b": 0.9}, {"a": 0.9, "b": 0.95}, {"a": 0.2, "b": 0.3}
+
+
+@pytest.fixture(scope="session")
+def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SQLite file with MLflow's tables, which take MLflow some seconds to make."""
+    path = tmp_path_factory.mktemp("registry") / "empty.db"
+    Registry(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _registry(workspace: Workspace, empty_registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    workspace.folder.mkdir()
+    shutil.copy(empty_registry, workspace.folder / f"mlflow-{workspace.store.bucket}.db")
+
+
+@pytest.fixture
+def dataset(workspace: Workspace) -> str:
+    return write_a_dataset(workspace)
+
+
+def test_the_first_model_becomes_champion_and_can_be_found_by_every_name(workspace: Workspace, dataset: str) -> None:
+    uri, model_hash = upload_a_model(workspace, 1)
+    result = publish(workspace, uri, write_an_evaluation(workspace, model_hash, GOOD), dataset, SETTINGS)
+    assert (result.name, result.version, result.promoted, result.champion) == ("bone", "1", True, "bone:1")
+    for ref in ("bone", "bone:1", "bone@champion", "bone@challenger", uri):
+        folder = resolve(workspace, ref, SETTINGS)
+        assert (folder / "model.safetensors").is_file(), ref
+        assert resolve(workspace, str(folder), SETTINGS) == folder
+
+
+def test_a_worse_model_stays_challenger_and_a_better_one_takes_over(workspace: Workspace, dataset: str) -> None:
+    results = []
+    for seed, dice in ((1, GOOD), (2, BAD), (3, BETTER)):
+        uri, model_hash = upload_a_model(workspace, seed)
+        results.append(publish(workspace, uri, write_an_evaluation(workspace, model_hash, dice), dataset, SETTINGS))
+    assert [result.promoted for result in results] == [True, False, True]
+    assert [result.champion for result in results] == ["bone:1", "bone:1", "bone:3"]
+    client = MlflowClient(results[-1].tracking_uri)
+    assert client.get_model_version_by_alias("bone", "champion").source == uri
+    kept = client.get_model_version("bone", "2")
+    assert kept.tags["reason"] == results[1].reason
+    assert kept.description.startswith(results[1].reason)
+
+
+def test_publishing_the_same_again_changes_nothing(workspace: Workspace, dataset: str) -> None:
+    first, first_hash = upload_a_model(workspace, 1)
+    second, second_hash = upload_a_model(workspace, 2)
+    evaluation = write_an_evaluation(workspace, first_hash, GOOD)
+    before = publish(workspace, first, evaluation, dataset, SETTINGS)
+    publish(workspace, second, write_an_evaluation(workspace, second_hash, BETTER), dataset, SETTINGS)
+    again = publish(workspace, first, evaluation, dataset, SETTINGS)
+    assert (again.version, again.promoted, again.reason, again.run_id) == ("1", True, before.reason, before.run_id)
+    assert again.champion == "bone:2"
+    assert len(MlflowClient(again.tracking_uri).search_model_versions("name = 'bone'")) == 2
+
+
+def test_run_and_version_lead_back_to_the_data(workspace: Workspace, dataset: str) -> None:
+    uri, model_hash = upload_a_model(workspace, 1)
+    evaluation = write_an_evaluation(workspace, model_hash, GOOD)
+    result = publish(workspace, uri, evaluation, dataset, SETTINGS)
+    client = MlflowClient(result.tracking_uri)
+    tags = client.get_model_version("bone", "1").tags
+    assert tags["model_hash"] == model_hash
+    assert (tags["dataset_hash"], tags["test_hash"], tags["fingerprint"]) == ("d1", "t1", "fingerprint-d1")
+    assert tags["evaluation_uri"] == evaluation
+    assert tags["report_uri"].endswith("report.html")
+    run = client.get_run(result.run_id)
+    assert run.data.params["model.architecture"] == "unet"
+    assert run.data.params["train.learning_rate"] == "0.001"
+    assert run.data.metrics["test_bone_dice_patient"] == pytest.approx(0.85)
+    history = client.get_metric_history(result.run_id, "validation_iou_bone")
+    assert [(point.step, point.value) for point in history] == [(1, 0.7)]
+
+
+def test_the_fingerprint_is_written_down_for_the_next_scheduled_run(workspace: Workspace, dataset: str) -> None:
+    uri, model_hash = upload_a_model(workspace, 1)
+    publish(workspace, uri, write_an_evaluation(workspace, model_hash, GOOD), dataset, SETTINGS)
+    state = json.loads(workspace.store.read(layout.PUBLISHED_STATE))
+    assert state == {"fingerprint": "fingerprint-d1", "dataset_hash": "d1", "model": "bone:1"}
+
+
+def test_the_card_beside_the_model_tells_what_a_user_needs(workspace: Workspace, dataset: str) -> None:
+    uri, model_hash = upload_a_model(workspace, 1)
+    publish(workspace, uri, write_an_evaluation(workspace, model_hash, GOOD), dataset, SETTINGS)
+    readme = workspace.store.read(layout.model(model_hash, "README.md")).decode()
+    for part in (
+        "# bone",
+        "not a medical device",
+        "| Method",
+        "boneseg predict --model bone@champion",
+        "d1",
+        model_hash,
+    ):
+        assert part in readme
+    assert "p-a" not in readme  # no patient, not even under a keyed hash
+
+
+def test_the_registry_follows_the_bucket_to_another_machine(workspace: Workspace, dataset: str, tmp_path: Path) -> None:
+    elsewhere = Workspace(workspace.store, tmp_path / "elsewhere")
+    for seed, place, dice in ((1, workspace, GOOD), (2, elsewhere, BETTER), (3, workspace, BAD)):
+        uri, model_hash = upload_a_model(place, seed)
+        result = publish(place, uri, write_an_evaluation(place, model_hash, dice), dataset, SETTINGS)
+    assert (result.version, result.champion) == ("3", "bone:2")
+
+
+def test_an_interrupted_publish_is_finished_by_the_next(
+    workspace: Workspace, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, model_hash = upload_a_model(workspace, 1)
+    evaluation = write_an_evaluation(workspace, model_hash, GOOD)
+    with monkeypatch.context() as patch:
+        patch.setattr("boneseg.registry.client.Registry.tag", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            publish(workspace, uri, evaluation, dataset, SETTINGS)
+    assert not workspace.store.exists(layout.PUBLISHED_STATE)
+    result = publish(workspace, uri, evaluation, dataset, SETTINGS)
+    assert (result.version, result.promoted) == ("1", True)
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_champion_whose_files_are_gone_gives_way(workspace: Workspace, dataset: str) -> None:
+    first, first_hash = upload_a_model(workspace, 1)
+    publish(workspace, first, write_an_evaluation(workspace, first_hash, BETTER), dataset, SETTINGS)
+    workspace.store.delete(layout.model(first_hash, "card.json"))
+    second, second_hash = upload_a_model(workspace, 2)
+    result = publish(workspace, second, write_an_evaluation(workspace, second_hash, GOOD), dataset, SETTINGS)
+    assert result.promoted
+    assert "gone" in result.reason
+
+
+def test_an_evaluation_of_another_model_is_refused(workspace: Workspace, dataset: str) -> None:
+    uri, _ = upload_a_model(workspace, 1)
+    with pytest.raises(ModelError, match="measures model other"):
+        publish(workspace, uri, write_an_evaluation(workspace, "other", GOOD), dataset, SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("ref", "told"),
+    [
+        ("hip@champion", "there are bone"),
+        ("bone@best", r"there are bone:1 \(challenger, champion\)"),
+        ("bone:7", "no version 7; there are bone:1"),
+        ("models/gone", "there is no folder models/gone"),
+    ],
+)
+def test_an_unknown_reference_lists_what_there_is(workspace: Workspace, dataset: str, ref: str, told: str) -> None:
+    uri, model_hash = upload_a_model(workspace, 1)
+    publish(workspace, uri, write_an_evaluation(workspace, model_hash, GOOD), dataset, SETTINGS)
+    with pytest.raises(ModelError, match=told):
+        resolve(workspace, ref, SETTINGS)
+
+
+def test_an_empty_registry_says_what_to_do(workspace: Workspace) -> None:
+    with pytest.raises(ModelError, match="boneseg publish"):
+        resolve(workspace, "bone@champion", SETTINGS)
+
+
+def test_a_registry_that_does_not_answer_is_named_without_its_password(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    settings = RunSettings(publish=PublishSettings(tracking_uri="http://user:hidden@127.0.0.1:9"))
+    with pytest.raises(ModelError, match=r"127\.0\.0\.1:9") as raised:
+        resolve(workspace, "bone@champion", settings)
+    assert "hidden" not in str(raised.value)
