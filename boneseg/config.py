@@ -102,6 +102,13 @@ class PrepareSettings(Section):
     """Series prepared at the same time; 0 = one per core."""
     splits: SplitSettings = SplitSettings()
 
+    @model_validator(mode="after")
+    def _known_classes(self) -> Self:
+        unknown = sorted(set((self.label_map or {}).values()) - set(range(len(CLASSES))))
+        if unknown:
+            raise ValueError(f"label_map leads to class {unknown[0]}; classes are 0, 1 and 2: {', '.join(CLASSES)}")
+        return self
+
 
 class PreprocessSettings(Section):
     """From HU to what the network sees. Belongs to the model's card: training and prediction cannot differ."""

@@ -79,7 +79,7 @@ def to_classes(
         table[value] = mapping[value]
     classes = np.empty(values.shape, dtype=np.uint8)
     for index, plane in enumerate(values):  # slice by slice, because numpy widens an index to 64 bits
-        classes[index] = table[plane]
+        np.take(table, plane, out=classes[index])
     if not (classes == BONE).any():
         raise LabelError(
             f"{file}: the label has no bone; draw the bones, correct prepare.label_map or remove the label"
@@ -128,10 +128,10 @@ def _whole_numbers(label: NDArray[Any], file: str) -> NDArray[Any]:
 
 
 def _present(values: NDArray[Any]) -> list[int]:
-    seen = np.zeros(np.iinfo(values.dtype).max + 1, dtype=np.bool_)
+    counts = np.zeros(np.iinfo(values.dtype).max + 1, dtype=np.int64)
     for plane in values:
-        seen[plane] = True
-    return [int(value) for value in np.flatnonzero(seen) if value > 0]
+        counts += np.bincount(plane.ravel(), minlength=len(counts))
+    return [int(value) for value in np.flatnonzero(counts) if value > 0]
 
 
 def _describe(geometry: Geometry) -> str:
