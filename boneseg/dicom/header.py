@@ -52,6 +52,7 @@ _TAGS = [
     "PixelPaddingRangeLimit",
 ]
 _PIXEL_GROUP = 0x7FE0
+_ITEM = b"\xfe\xff\x00\xe0"
 
 
 @dataclass(frozen=True)
@@ -203,8 +204,10 @@ def _stored_pixels(path: Path, data: Any, file: BinaryIO, syntax: UID, values: i
     offset = None
     if syntax != DeflatedExplicitVRLittleEndian:
         offset = _pixel_offset(path, file, syntax)
+        end = os.fstat(file.fileno()).st_size
         size = (values * samples * allocated + 7) // 8
-        if not syntax.is_compressed and os.fstat(file.fileno()).st_size < offset + size:
+        whole = _fragments_end(file, offset) <= end if syntax.is_compressed else offset + size <= end
+        if not whole:
             raise damaged(path)
     return StoredPixels(
         offset=None if syntax.is_compressed else offset,
@@ -226,6 +229,17 @@ def _pixel_offset(path: Path, file: BinaryIO, syntax: UID) -> int:
     if len(start) < 12 or struct.unpack(f"{order}H", start[:2])[0] != _PIXEL_GROUP:
         raise damaged(path)
     return file.tell() - (4 if syntax.is_implicit_VR else 0)
+
+
+def _fragments_end(file: BinaryIO, offset: int) -> int:
+    """Return where the last fragment of compressed pixels ends; decoders may not notice that its end is missing."""
+    place = offset
+    while True:
+        file.seek(place)
+        item = file.read(8)
+        if len(item) < 8 or item[:4] != _ITEM:
+            return place
+        place += 8 + int(struct.unpack("<L", item[4:])[0])
 
 
 def _ordered(first: int, second: int) -> tuple[int, int]:

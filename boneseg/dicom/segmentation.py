@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from boneseg.dicom.ct import orientation_of, position_of
 from boneseg.dicom.header import CT_IMAGE, damaged, read_header
 from boneseg.errors import LabelError, SeriesError
 from boneseg.geometry import Geometry, from_dicom
+
+# highdicom logs the UIDs and names that it copies.
+logging.getLogger("highdicom").setLevel(logging.ERROR)
 
 SEGMENTS: Mapping[int, str] = {1: "patient outline", 2: "bone"}
 """Segment names by label value, as boneseg writes them."""
@@ -237,18 +241,19 @@ def _references(
 
 def _matched(positions: list[list[float]], given: list[Any]) -> list[Any] | None:
     """Return the source image of each slice; None where one is missing or has no identity of its own."""
-    uids = {str(data.get("SOPInstanceUID") or "") for data in given}
-    named = all(data.get("SeriesInstanceUID") and data.get("StudyInstanceUID") for data in given)
-    if not given or "" in uids or len(uids) < len(given) or not named:
+    placed = [data for data in given if data.get("ImagePositionPatient")]
+    if not placed:
         return None
-    places = np.array([[float(value) for value in data.ImagePositionPatient] for data in given])
+    places = np.array([[float(value) for value in data.ImagePositionPatient] for data in placed])
     found = []
     for position in positions:
         away = np.linalg.norm(places - position, axis=1)
         if away.min() > _SAME_POSITION_MM:
             return None
-        found.append(given[int(away.argmin())])
-    return found
+        found.append(placed[int(away.argmin())])
+    uids = {str(data.get("SOPInstanceUID") or "") for data in found}
+    named = all(data.get("SeriesInstanceUID") and data.get("StudyInstanceUID") for data in found)
+    return found if named and "" not in uids and len(uids) == len(found) else None
 
 
 def _reference(geometry: Geometry, source: Any, content: str, index: int, own: bool) -> Dataset:

@@ -45,6 +45,7 @@ def predict_series(
         The masks written, series by series.
 
     Raises:
+        DataError: the place does not exist.
         SeriesError: there is no CT series, or some could not be used; all others have their masks then.
         ModelError: the folder is not a model.
     """
@@ -86,8 +87,6 @@ def write_masks(out: Path, mask: NDArray[np.uint8], geometry: Geometry, sources:
 
 def _find(place: Path) -> tuple[list[SeriesRow], list[str]]:
     """Return the series, and what looks like one but cannot be used, one sentence each."""
-    if not place.exists():
-        raise SeriesError(f"{place}: no such file or folder; give a folder with CT series or a NIfTI file")
     rows, problems = local_series(place)
     for problem in problems:
         if not problem.fatal:
@@ -118,10 +117,9 @@ def _names(rows: Sequence[SeriesRow], place: Path) -> list[str]:
     """Return a folder for each series, after where it lies; its hash tells apart what lies at one place."""
     names = []
     for row in rows:
-        source = PurePosixPath(row.source)
-        inside = source.relative_to(place.as_posix()) if source.is_relative_to(place.as_posix()) else source
-        parts = [part for part in inside.parts if part not in ("/", "..", ".")] or [place.absolute().name]
-        names.append("/".join(parts).removesuffix(".gz").removesuffix(".nii"))
+        path = PurePosixPath(row.source)
+        name = str(path) if path.name else place.absolute().name  # "." is the place itself
+        names.append(name.removesuffix(".gz").removesuffix(".nii"))
     return [
         name if names.count(name) == 1 else f"{name}-{row.series[:8]}" for name, row in zip(names, rows, strict=True)
     ]
