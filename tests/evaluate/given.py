@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from boneseg.config import EvaluateSettings, stable_hash
+from boneseg.config import EvaluateSettings, ModelSettings, TrainSettings, stable_hash
 from boneseg.evaluate.measure import Volume, measure
 from boneseg.evaluate.records import Measurement, SeriesResult
 from boneseg.geometry import Geometry, axial
-from boneseg.models.card import EpochRecord
+from boneseg.models.card import EpochRecord, ModelCard
 
 
 def history(epochs: int = 3) -> tuple[EpochRecord, ...]:
@@ -25,6 +25,22 @@ def history(epochs: int = 3) -> tuple[EpochRecord, ...]:
             seconds=1.0,
         )
         for epoch in range(1, epochs + 1)
+    )
+
+
+def model_card() -> ModelCard:
+    """Return the card of no particular model."""
+    return ModelCard(
+        model_hash="a" * 16,
+        model=ModelSettings(),
+        train=TrainSettings(),
+        dataset_hash="d" * 16,
+        fingerprint="f" * 16,
+        run="test-run",
+        best_epoch=2,
+        history=history(),
+        parameters=1234567,
+        versions={"boneseg": "0"},
     )
 
 
