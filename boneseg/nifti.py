@@ -53,6 +53,16 @@ def read_volume(path: Path) -> tuple[NDArray[Any], Geometry]:
         return np.ascontiguousarray(voxels.reshape(geometry.shape[::-1]).transpose(2, 1, 0)), geometry
 
 
+def read_first_slice(path: Path) -> NDArray[Any] | None:
+    """Read the first slice (row, column) of a volume that may be cut short; none where even that is missing."""
+    with _opened(path) as (image, _):
+        try:
+            first: NDArray[Any] = np.asanyarray(image.dataobj[:, :, 0]).reshape(image.shape[:2]).T
+        except Exception:  # as in read_volume
+            return None
+    return first
+
+
 def write_volume(path: Path, voxels: NDArray[Any], geometry: Geometry) -> None:
     """Write voxels (slice, row, column) as NIfTI; the file appears whole or not at all."""
     image = nib.Nifti1Image(voxels.transpose(2, 1, 0), to_nifti_affine(geometry))

@@ -14,7 +14,7 @@ from boneseg.dicom.header import CT_IMAGE, SliceHeader, read_header
 from boneseg.dicom.segmentation import read_segmentation
 from boneseg.dicom.series import AIR_HU, read_slice
 from boneseg.errors import LabelError, SeriesError
-from boneseg.nifti import is_nifti, read_geometry, read_volume
+from boneseg.nifti import is_nifti, read_first_slice, read_geometry, read_volume
 from boneseg.storage.catalogue import FileKind, GeometryRecord, ObjectRef, Record
 from boneseg.storage.hashing import combine, pseudonym, sha256_array
 
@@ -73,7 +73,7 @@ class ObjectFacts(Record):
     plane: Plane | None = None
     """Of a slice."""
     geometry: GeometryRecord | None = None
-    """Of a volume or label."""
+    """Of a volume or label; also of a damaged volume."""
     hu_range: tuple[int, int] | None = None
     values: tuple[int, ...] = ()
     """Label values above 0 that occur."""
@@ -89,16 +89,19 @@ def inspect(path: Path, ref: ObjectRef, secret: bytes) -> ObjectFacts:
         ref: the object that the file is a copy of.
         secret: of the keyed hashes that stand for patient, study and series.
     """
+    broken = ObjectFacts(ref=ref, kind=Kind.BROKEN)
     try:
         if is_nifti(path):
+            broken = broken.model_copy(update={"file": FileKind.NIFTI})
             return _nifti(path, ref)
+        broken = broken.model_copy(update={"file": FileKind.DICOM})
         header = read_header(path)
         if header is None:
             return ObjectFacts(ref=ref, kind=Kind.IGNORED)
         return _dicom(path, ref, header, secret)
     except (SeriesError, LabelError) as error:
         # The local copy has a name of its own; people know the object by its key, which stands beside the reason.
-        return ObjectFacts(ref=ref, kind=Kind.BROKEN, reason=str(error).removeprefix(f"{path.name}: "))
+        return broken.model_copy(update={"reason": str(error).removeprefix(f"{path.name}: ")})
 
 
 def _dicom(path: Path, ref: ObjectRef, header: SliceHeader, secret: bytes) -> ObjectFacts:
@@ -156,16 +159,20 @@ def _keyed(secret: bytes, kind: str, identifier: str) -> str:
 
 
 def _nifti(path: Path, ref: ObjectRef) -> ObjectFacts:
-    # A cut file still tells its geometry: a label must not go to a neighbour because its own series is damaged.
     geometry = read_geometry(path)
     if min(geometry.shape) < 1 or not abs(np.linalg.det(geometry.affine[:3, :3])) > MIN_VOXEL_MM3:
         raise SeriesError("the NIfTI header gives no voxel size or place; convert the series again")
-    broken = ObjectFacts(ref=ref, kind=Kind.BROKEN, file=FileKind.NIFTI, geometry=GeometryRecord.of(geometry))
+    known = ObjectFacts(ref=ref, kind=Kind.BROKEN, file=FileKind.NIFTI, geometry=GeometryRecord.of(geometry))
     with _volumes_at_once:
         try:
-            return _volume(read_volume(path)[0], broken)
+            voxels = read_volume(path)[0]
         except SeriesError as error:
-            return broken.model_copy(update={"reason": str(error).removeprefix(f"{path.name}: ")})
+            # Where the file was CT, its place matters: its label must not go to a neighbour.
+            first = read_first_slice(path)
+            was_ct = first is not None and first.dtype.kind in "if" and np.nanmin(first) < AIR_BELOW_HU
+            reason = str(error).removeprefix(f"{path.name}: ")
+            return known.model_copy(update={"reason": reason} if was_ct else {"reason": reason, "geometry": None})
+        return _volume(voxels, known)
 
 
 def _volume(voxels: NDArray[Any], unknown: ObjectFacts) -> ObjectFacts:

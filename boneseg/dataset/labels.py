@@ -86,9 +86,7 @@ def assign_labels(
         used = winner.ref.key.removeprefix(prefix)
         for _, loser in losers:
             copy = loser.ref.sha256 == winner.ref.sha256
-            reason = (
-                f"a copy of {used}" if copy else f"series {rows[index].source} has a nearer label, {used}; keep one"
-            )
+            reason = f"a copy of {used}" if copy else f"{rows[index].source} has a nearer label, {used}; keep one"
             problems.append(Problem(source=loser.ref.key.removeprefix(prefix), reason=reason, fatal=not copy))
     return labelled, problems
 

@@ -70,12 +70,24 @@ def assemble(
         if item.kind == Kind.VOLUME:
             _add_nifti(found, item)
     _name_unused(found, ordered)
-    images = {item.ref.key for item in ordered if item.kind in (Kind.SLICE, Kind.VOLUME, Kind.BROKEN)} - found.copies
+    images = _images(ordered) - found.copies
     rows, problems = assign_labels(found.rows, ordered, images, prefix)
     found.problems += problems
     rows = _drop_copies(found, rows)
     in_order = sorted(found.problems, key=lambda problem: (not problem.fatal, problem.source, problem.reason))
     return tuple(sorted(rows, key=lambda row: (row.source, row.series))), tuple(in_order)
+
+
+def _images(facts: list[ObjectFacts]) -> set[str]:
+    """Return the keys of all that is or was CT. A damaged DICOM file may be either: beside labels it was a label."""
+    label_folders = {_folder(item) for item in facts if item.kind == Kind.LABEL}
+    images = set()
+    for item in facts:
+        was_volume = item.kind == Kind.BROKEN and item.geometry is not None
+        was_slice = item.kind == Kind.BROKEN and item.file == FileKind.DICOM and _folder(item) not in label_folders
+        if item.kind in (Kind.SLICE, Kind.VOLUME) or was_volume or was_slice:
+            images.add(item.ref.key)
+    return images
 
 
 def _groups(slices: list[ObjectFacts]) -> list[list[ObjectFacts]]:

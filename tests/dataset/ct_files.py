@@ -61,11 +61,13 @@ def nifti(path: Path, seed: int = 0, geometry: Geometry | None = None) -> Path:
     return path
 
 
-def nifti_label(path: Path, geometry: Geometry | None = None) -> Path:
-    """Write a label volume as NIfTI."""
+def nifti_label(path: Path, geometry: Geometry | None = None, seed: int = 0) -> Path:
+    """Write a label volume as NIfTI; labels of different seeds differ in one voxel."""
     geometry = geometry or place()
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_volume(path, body(0, geometry.shape)[1], geometry)
+    label = body(0, geometry.shape)[1]
+    label[0, 0, seed] = 1
+    write_volume(path, label, geometry)
     return path
 
 

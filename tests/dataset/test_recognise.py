@@ -314,6 +314,21 @@ def test_label_of_a_damaged_series_goes_to_no_neighbour(tmp_path: Path) -> None:
     assert [problem.source for problem in fatal(problems)] == ["a/ct.nii.gz", "a/label.nii.gz"]
 
 
+def test_damaged_label_does_not_keep_others_from_their_series(tmp_path: Path) -> None:
+    for number in range(4):
+        nifti(tmp_path / "images" / f"case{number}.nii.gz", seed=number)
+        nifti_label(tmp_path / "labels" / f"case{number}.nii.gz")
+        dicom(tmp_path / "dicom" / f"case{number}", seed=number + 10, geometry=place(at=(0, 0, 900)))
+        seg_label(tmp_path / "segs" / f"case{number}.dcm", place(at=(0, 0, 900)))
+    truncate(tmp_path / "labels" / "case3.nii.gz")
+    truncate(tmp_path / "segs" / "case3.dcm")
+    rows, problems = local_series(tmp_path)
+    assert len(rows) == 8
+    unlabelled = [row.source for row in rows if row.label is None]
+    assert unlabelled == ["dicom/case3", "images/case3.nii.gz"]
+    assert [problem.source for problem in problems] == ["labels/case3.nii.gz", "segs/case3.dcm"]
+
+
 def test_label_of_a_damaged_file_goes_to_no_neighbour_in_its_folder(tmp_path: Path) -> None:
     truncate(nifti(tmp_path / "case1_ct.nii.gz", seed=1), 0.8)
     nifti_label(tmp_path / "case1_label.nii.gz")
@@ -326,7 +341,7 @@ def test_label_of_a_damaged_file_goes_to_no_neighbour_in_its_folder(tmp_path: Pa
 def test_of_two_labels_the_nearer_is_used(tmp_path: Path) -> None:
     nifti(tmp_path / "case" / "ct.nii.gz")
     nifti_label(tmp_path / "case" / "labels.nii.gz")
-    nifti_label(tmp_path / "old" / "labels.nii.gz")
+    nifti_label(tmp_path / "old" / "labels.nii.gz", seed=1)
     (row,), problems = local_series(tmp_path)
     assert row.label is not None
     assert Path(row.label.object.key).parent.name == "case"
