@@ -164,6 +164,9 @@ def _segmentation(
             content_time=moment.time(),
         )
     data.InstanceCreationDate, data.InstanceCreationTime = data.ContentDate, data.ContentTime
+    # highdicom draws this UID at random; the same content must give the same file.
+    for item in (*data.DimensionOrganizationSequence, *data.DimensionIndexSequence):
+        item.DimensionOrganizationUID = _uid(content, "dimensions")
     return data
 
 

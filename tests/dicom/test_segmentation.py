@@ -1,4 +1,5 @@
 import warnings
+from datetime import datetime
 from pathlib import Path
 
 import highdicom as hd
@@ -189,10 +190,10 @@ def test_a_grid_sheared_in_plane_cannot_become_dicom(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_same_label_gives_the_same_uids(tmp_path: Path) -> None:
-    geometry = turned((0, 0, 0))
-    uids = set()
+def test_the_same_label_and_date_give_the_same_bytes(tmp_path: Path) -> None:
+    geometry, files = turned((0, 0, 0)), set()
     for name in ("a.dcm", "b.dcm"):
-        write_segmentation(tmp_path / name, label(), geometry)
-        uids.add(str(pydicom.dcmread(tmp_path / name).SOPInstanceUID))
-    assert len(uids) == 1
+        write_segmentation(tmp_path / name, label(), geometry, created=datetime(2020, 2, 3, 4, 5))
+        files.add((tmp_path / name).read_bytes())
+    assert len(files) == 1
+    assert pydicom.dcmread(tmp_path / "a.dcm").ContentDate == "20200203"
