@@ -168,8 +168,10 @@ def _make_shards(workspace: Workspace, rows: Sequence[SeriesRow], settings: Prep
     if workers <= 1:
         yield from track(map(work, rows), "prepare", total=len(rows))
         return
-    # Not forked: a child would inherit the locks of this process' threads in whatever state they are.
-    context = multiprocessing.get_context("spawn")
+    # Forked from a server without threads, which has imported all that a worker needs: neither inherited locks nor
+    # seconds of imports in each worker.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     before = set(multiprocessing.active_children())
     with ProcessPoolExecutor(workers, context, _start_worker) as pool:
         try:

@@ -1,0 +1,243 @@
+import csv
+import io
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from boneseg.config import PrepareSettings, PullSettings, Split, SplitSettings, StoreSettings
+from boneseg.dataset.manifest import Dataset
+from boneseg.dataset.prepare import PrepareResult, prepare
+from boneseg.dataset.pull import pull
+from boneseg.dataset.shards import load_dataset, open_shard
+from boneseg.errors import DataError
+from boneseg.nifti import write_volume
+from boneseg.storage import layout
+from boneseg.storage.upload import upload_folder
+from boneseg.storage.workspace import Workspace
+from tests.dataset.ct_files import body, dicom, nifti, place, seg_label, truncate
+
+SETTINGS = PrepareSettings(parallel=1)
+
+
+def case(folder: Path, seed: int, label_value: int | None = None) -> Path:
+    """Write a NIfTI series with its label; a value adds an unknown one to the label."""
+    nifti(folder / "ct.nii.gz", seed)
+    label = body(seed)[1]
+    if label_value is not None:
+        label[0, 0, 0] = label_value
+    write_volume(folder / "label.nii.gz", label, place())
+    return folder
+
+
+def run(workspace: Workspace, folder: Path, settings: PrepareSettings = SETTINGS) -> tuple[PrepareResult, Dataset]:
+    upload_folder(workspace.store, folder, "raw/")
+    result = prepare(workspace, pull(workspace, StoreSettings(), PullSettings()).catalogue_uri, settings)
+    return result, load_dataset(workspace, result.dataset_uri)
+
+
+def table(workspace: Workspace, result: PrepareResult, name: str) -> list[dict[str, str]]:
+    text = workspace.store.read(layout.dataset(result.dataset_hash, name)).decode()
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def reasons(result: PrepareResult) -> dict[str, str]:
+    return {problem.source: problem.reason for problem in result.problems}
+
+
+def test_shards_hold_the_series_and_its_classes(workspace: Workspace, tmp_path: Path) -> None:
+    for seed in range(4):
+        case(tmp_path / "data" / f"case{seed}", seed)
+    result, dataset = run(workspace, tmp_path / "data")
+    assert result.series == {"train": 2, "validation": 1, "test": 1}
+    assert result.slices == {"train": 12, "validation": 6, "test": 6}
+    assert (result.made, result.reused, result.problems) == (4, 0, ())
+    for entry in dataset.entries:
+        seed = int(entry.shard.source.split("/")[0].removeprefix("case"))
+        hu, label = body(seed)
+        shard = open_shard(workspace, entry.shard)
+        np.testing.assert_array_equal(shard.image, hu)
+        np.testing.assert_array_equal(shard.label, label)
+        assert isinstance(shard.image, np.memmap)
+        assert entry.shard.class_counts[0] == tuple(np.bincount(label[0].ravel()))
+
+
+def test_the_index_lists_every_slice_with_its_classes(workspace: Workspace, tmp_path: Path) -> None:
+    for seed in range(3):
+        case(tmp_path / "data" / f"case{seed}", seed)
+    result, _ = run(workspace, tmp_path / "data")
+    rows = table(workspace, result, "index.csv")
+    assert len(rows) == 18
+    assert sorted({row["split"] for row in rows}) == ["test", "train", "validation"]
+    assert [rows[0][name] for name in ("background", "patient outline", "bone")] == ["320", "236", "20"]
+
+
+def test_a_second_run_reuses_everything_and_a_new_series_redoes_only_itself(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    for seed in range(3):
+        case(tmp_path / "data" / f"case{seed}", seed)
+    first, before = run(workspace, tmp_path / "data")
+    again, _ = run(workspace, tmp_path / "data")
+    assert again == first.model_copy(update={"made": 0, "reused": 3})
+    case(tmp_path / "data" / "case3", 3)
+    more, after = run(workspace, tmp_path / "data")
+    assert (more.made, more.reused) == (1, 3)
+    assert more.test_hash == first.test_hash
+    assert more.dataset_hash != first.dataset_hash
+    old = {entry.shard.shard: entry.split for entry in before.entries}
+    assert old.items() <= {entry.shard.shard: entry.split for entry in after.entries}.items()
+
+
+def test_settings_that_change_the_label_make_other_shards(workspace: Workspace, tmp_path: Path) -> None:
+    for seed in range(3):
+        case(tmp_path / "data" / f"case{seed}", seed)
+    run(workspace, tmp_path / "data")
+    other, _ = run(workspace, tmp_path / "data", PrepareSettings(parallel=1, label_map={1: 1, 2: 2}))
+    assert (other.made, other.reused) == (3, 0)
+
+
+def test_bad_series_are_named_with_a_reason_and_the_rest_goes_on(workspace: Workspace, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for seed in range(3):
+        case(data / f"case{seed}", seed)
+    case(data / "unknown", 10, label_value=7)
+    nifti(data / "unlabelled" / "ct.nii.gz", 11, place(at=(500, 0, 0)))
+    dicom(data / "shifted" / "ct", 12, geometry=place(at=(0, 0, 900)))
+    seg_label(data / "shifted" / "label.dcm", place(at=(4, 0, 900)))
+    result, dataset = run(workspace, data)
+    assert result.made == 3
+    assert {entry.shard.source.split("/")[0] for entry in dataset.entries} == {"case0", "case1", "case2"}
+    found = reasons(result)
+    assert "label values 1, 2, 7 are unknown" in found["unknown/ct.nii.gz"]
+    assert "no label" in found["unlabelled/ct.nii.gz"]
+    assert "fits no series" in found["shifted/label.dcm"]
+    fatal = {row["source"]: row["fatal"] for row in table(workspace, result, "qc.csv")}
+    assert fatal["unknown/ct.nii.gz"] == "true"
+    assert fatal["unlabelled/ct.nii.gz"] == "false"
+
+
+def test_a_truncated_slice_costs_only_its_series(workspace: Workspace, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for seed in range(3):
+        case(data / f"case{seed}", seed)
+    paths = dicom(data / "cut" / "ct", 5, geometry=place(at=(0, 0, 300)))
+    seg_label(data / "cut" / "label.dcm", place(at=(0, 0, 300)))
+    truncate(paths[3])
+    result, _ = run(workspace, data)
+    assert result.made == 3
+    assert any(problem.source.startswith("cut") and problem.fatal for problem in result.problems)
+
+
+def test_no_usable_series_is_one_sentence_with_the_reasons(workspace: Workspace, tmp_path: Path) -> None:
+    case(tmp_path / "data" / "odd", 0, label_value=9)
+    with pytest.raises(DataError, match=r"all 1 labelled series were refused.*odd/ct\.nii\.gz: .*values 1, 2, 9"):
+        run(workspace, tmp_path / "data")
+    assert workspace.store.read_if_there(layout.SPLITS_STATE) is None
+
+
+def test_no_label_at_all_says_what_to_add(workspace: Workspace, tmp_path: Path) -> None:
+    nifti(tmp_path / "data" / "ct.nii.gz")
+    with pytest.raises(DataError, match="none of 1 series has a label; put"):
+        run(workspace, tmp_path / "data")
+
+
+def test_series_of_one_dicom_patient_share_a_split(workspace: Workspace, tmp_path: Path) -> None:
+    for number in range(5):
+        at = place(at=(0, 0, 100.0 * number))
+        dicom(tmp_path / "data" / f"s{number}" / "ct", number, patient=f"P{number // 2}", geometry=at)
+        seg_label(tmp_path / "data" / f"s{number}" / "label.dcm", at)
+    _, dataset = run(workspace, tmp_path / "data")
+    splits = {entry.shard.source.split("/")[0]: entry.split for entry in dataset.entries}
+    assert len(splits) == 5
+    assert splits["s0"] == splits["s1"]
+    assert splits["s2"] == splits["s3"]
+    assert len(set(splits.values())) == 3
+
+
+def test_an_override_unites_files_of_one_patient_and_places_them(workspace: Workspace, tmp_path: Path) -> None:
+    for seed in range(4):
+        case(tmp_path / "data" / f"case{seed}", seed)
+    override = tmp_path / "override.csv"
+    override.write_text("series,patient,split\ncase0/,Miller,test\ncase1/,Miller,\n")
+    settings = PrepareSettings(parallel=1, splits=SplitSettings(override=override))
+    result, dataset = run(workspace, tmp_path / "data", settings)
+    assert {record.source.split("/")[0] for record in dataset.of(Split.TEST)} == {"case0", "case1"}
+    everything = [
+        workspace.store.read(item.key) for item in workspace.store.list() if item.key.endswith(("json", "csv"))
+    ]
+    assert not any(b"Miller" in text for text in everything)
+    override.write_text("series,patient,split\ncase0/,Miller,test\ncase1/,Miller,train\n")
+    with pytest.raises(DataError, match=r"one patient into two splits.*line 2 .*line 3"):
+        run(workspace, tmp_path / "data", settings)
+    assert load_dataset(workspace, result.dataset_uri) == dataset
+
+
+def test_two_patients_validate_on_the_training_series_and_say_so(workspace: Workspace, tmp_path: Path) -> None:
+    for seed in range(2):
+        case(tmp_path / "data" / f"case{seed}", seed)
+    result, dataset = run(workspace, tmp_path / "data")
+    assert result.series == {"train": 1, "validation": 1, "test": 1}
+    assert dataset.of(Split.VALIDATION) == dataset.of(Split.TRAIN)
+    assert "chosen on the training series" in reasons(result)["validation"]
+
+
+def test_processes_make_the_same_dataset(workspace: Workspace, tmp_path: Path) -> None:
+    for seed in range(3):
+        case(tmp_path / "data" / f"case{seed}", seed)
+    result, _ = run(workspace, tmp_path / "data", PrepareSettings(parallel=2))
+    assert result.made == 3
+    alone, _ = run(workspace, tmp_path / "data")
+    assert (alone.dataset_hash, alone.reused) == (result.dataset_hash, 3)
+
+
+def test_a_half_written_shard_is_made_again(workspace: Workspace, tmp_path: Path) -> None:
+    for seed in range(3):
+        case(tmp_path / "data" / f"case{seed}", seed)
+    _, dataset = run(workspace, tmp_path / "data")
+    record = dataset.entries[0].shard
+    workspace.store.delete(layout.shard(record.shard, "shard.json"))  # what a run killed in between leaves behind
+    workspace.store.write(layout.shard(record.shard, "image.npy"), b"half")
+    again, dataset = run(workspace, tmp_path / "data")
+    assert (again.made, again.reused) == (1, 2)
+    assert open_shard(workspace, record).image.shape == record.geometry.shape
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_ends_at_once_and_is_continued(workspace: Workspace, tmp_path: Path) -> None:
+    for seed in range(30):
+        case(tmp_path / "data" / f"case{seed:02d}", seed)
+    upload_folder(workspace.store, tmp_path / "data", "raw/")
+    uri = pull(workspace, StoreSettings(), PullSettings()).catalogue_uri
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\n"
+        "from boneseg.config import PrepareSettings\nfrom boneseg.dataset.prepare import prepare\n"
+        "from boneseg.storage.client import Credentials, ObjectStore\nfrom boneseg.storage.workspace import Workspace\n"
+        "def main():\n"
+        "    store = ObjectStore(sys.argv[1], sys.argv[2], Credentials.from_environment())\n"
+        "    prepare(Workspace(store, Path(sys.argv[3])), sys.argv[4], PrepareSettings(parallel=2))\n"
+        "if __name__ == '__main__':\n    main()\n"
+    )
+    keys = workspace.store.credentials
+    process = subprocess.Popen(
+        [sys.executable, script, workspace.store.endpoint, workspace.store.bucket, workspace.folder, uri],
+        env=os.environ | {"AWS_ACCESS_KEY_ID": keys.access_key, "AWS_SECRET_ACCESS_KEY": keys.secret_key},
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while process.poll() is None and not any(i.key.endswith("shard.json") for i in workspace.store.list("shards/")):
+        pass
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)  # also waits for the workers, who hold the pipe's other end
+    assert process.returncode != 0
+    assert errors.count("Traceback") <= 1, errors
+    assert not list(workspace.store.list("datasets/"))
+    result = prepare(workspace, uri, SETTINGS)
+    assert result.reused >= 1
+    assert result.made + result.reused == 30
