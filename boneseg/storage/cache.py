@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -125,7 +125,8 @@ class Cache:
         except OSError as error:
             raise StoreError(f"{self.folder}: cannot write to the cache ({error.strerror}); free some space") from error
         finally:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
     def _keep(self, partial: Path, path: Path) -> None:
         size = partial.stat().st_size

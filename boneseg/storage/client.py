@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import urllib3
 from minio import Minio
 from minio.error import MinioException, S3Error
+from urllib3.exceptions import MaxRetryError, ResponseError
 
 from boneseg.errors import StoreError
 
@@ -73,7 +74,8 @@ class ObjectStore:
         pool = urllib3.PoolManager(
             timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
             maxsize=64,
-            retries=urllib3.Retry(total=RETRIES, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
+            # One try more to connect, so that a wrong endpoint is told in seconds.
+            retries=urllib3.Retry(total=RETRIES, connect=1, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
         )
         return Minio(
             parts.netloc,
@@ -194,6 +196,11 @@ class ObjectStore:
         except S3Error as error:
             raise StoreError(_explain(error, self.endpoint, self.bucket, name)) from error
         except (urllib3.exceptions.HTTPError, MinioException) as error:
+            if isinstance(error, MaxRetryError) and isinstance(error.reason, ResponseError):
+                raise StoreError(
+                    f"{self.endpoint} keeps failing on s3://{self.bucket}/{name} ({error.reason}): look at the store's "
+                    "log; its disk may be full"
+                ) from error
             raise StoreError(
                 f"{self.endpoint} does not answer ({type(error).__name__}): check store.endpoint, or start the "
                 "embedded store with 'boneseg store start'"

@@ -1,0 +1,193 @@
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from boneseg.config import StoreSettings
+from boneseg.errors import StoreError
+from boneseg.storage import embedded
+from boneseg.storage.client import Credentials, ObjectStore
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "work"
+    embedded.stop(tmp_path / "work")
+
+
+def test_store_keeps_objects_and_credentials_over_a_restart(folder: Path) -> None:
+    first = embedded.start(folder)
+    secret = embedded.credentials(folder)
+    store = ObjectStore(first.endpoint, "bucket", secret)
+    store.ensure_bucket()
+    store.write("a/b.txt", b"kept")
+    assert embedded.stop(folder)
+    assert embedded.status(folder) is None
+    second = embedded.start(folder)
+    assert embedded.credentials(folder) == secret
+    assert second.endpoint == first.endpoint
+    assert ObjectStore(second.endpoint, "bucket", secret).read("a/b.txt") == b"kept"
+
+
+def test_restart_works_when_its_ports_are_taken(folder: Path) -> None:
+    first = embedded.start(folder)
+    store = ObjectStore(first.endpoint, "bucket", embedded.credentials(folder))
+    store.ensure_bucket()
+    store.write("a/b.txt", b"kept")
+    embedded.stop(folder)
+    with ExitStack() as taken:
+        for port in json.loads((folder / "store" / "state.json").read_text())["ports"].values():
+            blocker = taken.enter_context(socket.socket())
+            blocker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            blocker.bind(("127.0.0.1", port))
+            blocker.listen()
+        second = embedded.start(folder)
+        assert second.endpoint != first.endpoint
+        moved = ObjectStore(second.endpoint, "bucket", embedded.credentials(folder))
+        assert moved.read("a/b.txt") == b"kept"
+        embedded.stop(folder)
+
+
+def test_start_is_idempotent_also_for_callers_at_the_same_time(folder: Path) -> None:
+    pids = []
+    threads = [threading.Thread(target=lambda: pids.append(embedded.start(folder).pid)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(pids) == 4
+    assert len(set(pids)) == 1
+
+
+def test_stop_leaves_no_process_and_no_socket(folder: Path) -> None:
+    running = embedded.start(folder)
+    ports = json.loads((folder / "store" / "state.json").read_text())["ports"].values()
+    assert embedded.stop(folder)
+    assert not embedded.stop(folder)
+    with pytest.raises(ProcessLookupError):
+        os.kill(running.pid, 0)
+    assert not [path for port in ports for path in Path("/tmp").glob(f"seaweedfs-*{port}*")]
+
+
+def test_a_killed_store_is_noticed_and_starts_again(folder: Path) -> None:
+    running = embedded.start(folder)
+    os.kill(running.pid, signal.SIGKILL)
+    os.waitpid(running.pid, 0)
+    assert embedded.status(folder) is None
+    assert not embedded.stop(folder)
+    assert embedded.start(folder).pid != running.pid
+
+
+def test_stale_state_never_leads_to_a_foreign_process(folder: Path) -> None:
+    embedded.start(folder)
+    embedded.stop(folder)
+    state = folder / "store" / "state.json"
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as foreign:
+        state.write_text(json.dumps(json.loads(state.read_text()) | {"pid": foreign.pid}))
+        assert embedded.status(folder) is None
+        assert not embedded.stop(folder)
+        assert foreign.poll() is None
+        foreign.communicate(b"\n")
+
+
+def test_store_outlives_the_process_that_started_it(folder: Path) -> None:
+    code = f"from pathlib import Path; from boneseg.storage import embedded; embedded.start(Path({str(folder)!r}))"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    running = embedded.status(folder)
+    assert running is not None
+    assert os.getsid(running.pid) != os.getsid(0)  # Ctrl-C in this terminal does not reach it
+    assert ObjectStore(running.endpoint, "bucket", embedded.credentials(folder)).exists("x") is False
+
+
+def test_everything_listens_on_loopback_only(folder: Path) -> None:
+    running = embedded.start(folder)
+    net = Path(f"/proc/{running.pid}/net/tcp")
+    if not net.exists():
+        pytest.skip("needs /proc")
+    sockets = {str(link.readlink()) for link in Path(f"/proc/{running.pid}/fd").iterdir() if link.is_symlink()}
+    lines = [line.split() for table in ("tcp", "tcp6") for line in net.with_name(table).read_text().splitlines()[1:]]
+    listening = {line[1] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in sockets}
+    ports = json.loads((folder / "store" / "state.json").read_text())["ports"]
+    assert {address.split(":")[0] for address in listening} == {"0100007F"}
+    assert {int(address.split(":")[1], 16) for address in listening} <= set(ports.values())
+
+
+def test_credentials_are_random_private_and_needed(folder: Path, tmp_path: Path) -> None:
+    running = embedded.start(folder)
+    secret = embedded.credentials(folder)
+    assert stat.S_IMODE((folder / "store" / "s3.json").stat().st_mode) == 0o600
+    assert secret.secret_key not in (folder / "store" / "store.log").read_text()
+    assert secret.secret_key not in repr(secret)
+    for wrong in (Credentials(secret.access_key, "wrong"), Credentials("nobody", "wrong")):
+        with pytest.raises(StoreError, match=r"refuses the credentials.*AWS_ACCESS_KEY_ID"):
+            ObjectStore(running.endpoint, "bucket", wrong).ensure_bucket()
+
+
+def test_many_buckets_fit(folder: Path) -> None:
+    running = embedded.start(folder)
+    for number in range(12):
+        store = ObjectStore(running.endpoint, f"bucket-{number}", embedded.credentials(folder))
+        store.ensure_bucket()
+        store.write("x", b"1" * 1000)
+    assert sum(1 for _ in store.list()) == 1
+
+
+def test_failed_start_quotes_the_log(folder: Path) -> None:
+    (folder / "store").mkdir(parents=True)
+    (folder / "store" / "s3.json").write_text("{ not a config")
+    with pytest.raises(StoreError, match=r"ended while starting: .*\(log: .*store.log\)"):
+        embedded.start(folder)
+    assert embedded.status(folder) is None
+
+
+def test_full_disk_is_told_before_starting(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "MIN_FREE_BYTES", 2**70)
+    with pytest.raises(StoreError, match="free some space"):
+        embedded.start(folder)
+
+
+def test_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot keep the object store there"):
+        embedded.start(tmp_path / "file")
+
+
+def test_open_store_without_a_store_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(embedded.ENDPOINT_VARIABLE, raising=False)
+    with pytest.raises(StoreError, match="boneseg store start"):
+        embedded.open_store(StoreSettings(), tmp_path)
+
+
+def test_open_store_prefers_the_endpoint_given(store_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(embedded.ENDPOINT_VARIABLE, raising=False)
+    running = embedded.status(store_folder)
+    assert running is not None
+    assert embedded.open_store(StoreSettings(), store_folder).endpoint == running.endpoint
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "one")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "two")
+    monkeypatch.setenv(embedded.ENDPOINT_VARIABLE, "http://127.0.0.1:9")
+    opened = embedded.open_store(StoreSettings(), store_folder)
+    assert (opened.endpoint, opened.credentials) == ("http://127.0.0.1:9", Credentials("one", "two"))
+    settings = StoreSettings(endpoint="https://127.0.0.1:10")
+    assert embedded.open_store(settings, store_folder).endpoint == "https://127.0.0.1:10"
+
+
+def test_open_store_needs_credentials_for_an_endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    with pytest.raises(StoreError, match="AWS_ACCESS_KEY_ID is not set"):
+        embedded.open_store(StoreSettings(endpoint="http://127.0.0.1:9"), tmp_path)
+
+
+def test_endpoint_without_scheme_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(embedded.ENDPOINT_VARIABLE, "s3.example.org")
+    with pytest.raises(StoreError, match="must start with http"):
+        embedded.open_store(StoreSettings(), tmp_path)
