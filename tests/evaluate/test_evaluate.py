@@ -2,14 +2,15 @@
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from sklearn.metrics import confusion_matrix
 
 from boneseg.config import EvaluateSettings, PrepareSettings, PullSettings, Split, SplitSettings, StoreSettings
-from boneseg.dataset.manifest import Dataset
 from boneseg.dataset.prepare import prepare
 from boneseg.dataset.pull import pull
 from boneseg.dataset.shards import load_dataset, open_shard
@@ -19,6 +20,8 @@ from boneseg.evaluate.records import EvaluationResult
 from boneseg.inference import predict_volume
 from boneseg.models.checkpoint import load_model, upload_model
 from boneseg.phantom.series import write_phantom
+from boneseg.storage import embedded
+from boneseg.storage.client import ObjectStore
 from boneseg.storage.upload import upload_folder
 from boneseg.storage.workspace import Workspace
 
@@ -34,7 +37,24 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def prepared(workspace: Workspace, folder: Path, test: float = 0.5) -> str:
+@dataclass(frozen=True)
+class Bench:
+    """A bucket with a dataset, a model and its evaluation."""
+
+    workspace: Workspace
+    dataset_uri: str
+    model_uri: str
+    result: EvaluationResult
+
+    def evaluate(self, settings: EvaluateSettings) -> EvaluationResult:
+        return evaluate(self.workspace, self.model_uri, self.dataset_uri, settings)
+
+    def etags(self, ending: str) -> dict[str, str]:
+        listed = self.workspace.store.list("evaluations/")
+        return {item.key: item.etag for item in listed if item.key.endswith(ending)}
+
+
+def prepared(workspace: Workspace, folder: Path, test: float) -> str:
     """Bring a folder into the bucket and return the dataset's URI."""
     settings = StoreSettings(bucket=workspace.store.bucket)
     upload_folder(workspace.store, folder, settings.raw_prefix, 4)
@@ -43,75 +63,75 @@ def prepared(workspace: Workspace, folder: Path, test: float = 0.5) -> str:
     return prepare(workspace, catalogue, PrepareSettings(splits=splits, parallel=1)).dataset_uri
 
 
-def names(workspace: Workspace) -> list[str]:
-    return [item.key for item in workspace.store.list("evaluations/")]
+@pytest.fixture(scope="module")
+def bench(
+    store_folder: Path,
+    phantoms: Path,
+    model_folder: Path,
+    settings: EvaluateSettings,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Bench:
+    state = embedded.status(store_folder)
+    assert state is not None
+    store = ObjectStore(state.endpoint, "evaluate", embedded.credentials(store_folder))
+    store.ensure_bucket()
+    workspace = Workspace(store, tmp_path_factory.mktemp("work"))
+    dataset_uri, model_uri = prepared(workspace, phantoms, test=0.5), upload_model(workspace, model_folder)
+    return Bench(workspace, dataset_uri, model_uri, evaluate(workspace, model_uri, dataset_uri, settings))
 
 
-def test_an_evaluation_counts_what_prediction_says_and_is_kept_whole(
-    workspace: Workspace, phantoms: Path, model_folder: Path, settings: EvaluateSettings
-) -> None:
-    dataset_uri = prepared(workspace, phantoms)
-    model_uri = upload_model(workspace, model_folder)
-    result = evaluate(workspace, model_uri, dataset_uri, settings)
-    dataset = load_dataset(workspace, dataset_uri)
-    assert np.array_equal(result.confusion, expected_confusion(workspace, dataset, model_folder))
-    assert {row.series for row in result.series} == {shard.series for shard in dataset.of(Split.TEST)}
-    assert (result.model_hash, result.test_hash) == (load_model(model_folder)[1].model_hash, dataset.test_hash)
-    assert not result.reused
-    assert load_evaluation(workspace, result.evaluation_uri) == result
+def test_an_evaluation_counts_what_prediction_says(bench: Bench, model_folder: Path) -> None:
+    dataset = load_dataset(bench.workspace, bench.dataset_uri)
+    network, card = load_model(model_folder)
+    total = np.zeros((3, 3), dtype=np.int64)
+    for record in dataset.of(Split.TEST):
+        shard = open_shard(bench.workspace, record)
+        mask = predict_volume(network, card.model.preprocess, shard.image, record.geometry.geometry(), device="auto")
+        total += confusion_matrix(np.asarray(shard.label).ravel(), mask.ravel(), labels=[0, 1, 2])
+    assert np.array_equal(bench.result.confusion, total)
+    assert {row.series for row in bench.result.series} == {shard.series for shard in dataset.of(Split.TEST)}
+    assert (bench.result.model_hash, bench.result.test_hash) == (card.model_hash, dataset.test_hash)
+
+
+def test_an_evaluation_is_kept_whole(bench: Bench) -> None:
+    result, store = bench.result, bench.workspace.store
+    assert load_evaluation(bench.workspace, result.evaluation_uri) == result
     prefix = f"evaluations/{result.evaluation_hash}/"
-    there = {key.removeprefix(prefix) for key in names(workspace) if key.startswith(prefix)}
-    assert there == {*result.files, "evaluation.json"}
-    assert b"unet/mobilenet_v2" in workspace.store.read(workspace.store.key(result.report_uri))
+    assert {key.removeprefix(prefix) for key in bench.etags("") if key.startswith(prefix)} == {
+        *result.files,
+        "evaluation.json",
+    }
+    assert b"unet/mobilenet_v2" in store.read(store.key(result.report_uri))
     assert "unet/mobilenet_v2" in console_table(result)
     assert "protocol: patient" in markdown_tables(result)
 
 
-def expected_confusion(workspace: Workspace, dataset: Dataset, model_folder: Path) -> np.ndarray:
-    network, card = load_model(model_folder)
-    total = np.zeros((3, 3), dtype=np.int64)
-    for record in dataset.of(Split.TEST):
-        shard = open_shard(workspace, record)
-        mask = predict_volume(network, card.model.preprocess, shard.image, record.geometry.geometry(), device="auto")
-        total += confusion_matrix(np.asarray(shard.label).ravel(), mask.ravel(), labels=[0, 1, 2])
-    return total
+def test_the_same_evaluation_is_not_made_twice(bench: Bench, settings: EvaluateSettings) -> None:
+    before = bench.etags("")
+    assert bench.evaluate(settings) == bench.result.model_copy(update={"reused": True})
+    slower = settings.model_copy(update={"batch_size": 1})
+    assert bench.evaluate(slower).reused
+    assert bench.etags("") == before
 
 
-def test_the_same_evaluation_is_not_made_twice_and_an_interrupted_one_goes_on_from_its_counts(
-    workspace: Workspace, phantoms: Path, model_folder: Path, settings: EvaluateSettings
-) -> None:
-    dataset_uri = prepared(workspace, phantoms)
-    model_uri = upload_model(workspace, model_folder)
-    first = evaluate(workspace, model_uri, dataset_uri, settings)
-    before = {item.key: item.etag for item in workspace.store.list("evaluations/")}
-    again = evaluate(workspace, model_uri, dataset_uri, settings)
-    assert again == first.model_copy(update={"reused": True})
-
-    workspace.store.delete(workspace.store.key(first.evaluation_uri))
-    resumed = evaluate(workspace, model_uri, dataset_uri, settings)
-    assert resumed == first
-    after = {item.key: item.etag for item in workspace.store.list("evaluations/")}
-    assert {key for key in before if key.endswith("measurement.json")} == {
-        key for key in after if key.endswith("measurement.json") and after[key] == before[key]
-    }
-    other = evaluate(workspace, model_uri, dataset_uri, settings.model_copy(update={"bootstrap": 300}))
-    assert other.evaluation_hash != first.evaluation_hash
-    assert len([key for key in names(workspace) if key.endswith("measurement.json")]) == 2 * len(first.series)
+def test_an_interrupted_evaluation_is_made_again_from_its_counts(bench: Bench, settings: EvaluateSettings) -> None:
+    measured = bench.etags("measurement.json")
+    bench.workspace.store.delete(bench.workspace.store.key(bench.result.evaluation_uri))
+    assert bench.evaluate(settings) == bench.result
+    assert bench.etags("measurement.json") == measured
 
 
-def test_kept_counts_are_used_instead_of_the_network(
-    workspace: Workspace, phantoms: Path, model_folder: Path, settings: EvaluateSettings
-) -> None:
-    dataset_uri = prepared(workspace, phantoms)
-    model_uri = upload_model(workspace, model_folder)
-    first = evaluate(workspace, model_uri, dataset_uri, settings)
-    for key in names(workspace):
-        if key.endswith("measurement.json"):
-            kept = json.loads(workspace.store.read(key))
-            kept["slices"] = [[9, 0, 0, 0, 9, 0, 0, 0, 9]] * SLICES
-            workspace.store.write(key, json.dumps(kept).encode())
-    workspace.store.delete(workspace.store.key(first.evaluation_uri))
-    assert evaluate(workspace, model_uri, dataset_uri, settings).bone_dice == 1.0
+def test_another_setting_is_another_evaluation_of_the_same_counts(bench: Bench, settings: EvaluateSettings) -> None:
+    other = settings.model_copy(update={"bootstrap": 300})
+    key = next(iter(bench.etags("measurement.json")))
+    true_counts = bench.workspace.store.read(key)
+    kept = json.loads(true_counts)
+    kept["slices"] = [[9, 0, 0, 0, 9, 0, 0, 0, 9]] * SLICES
+    bench.workspace.store.write(key, json.dumps(kept).encode())
+    result = bench.evaluate(other)
+    bench.workspace.store.write(key, true_counts)
+    assert result.evaluation_hash != bench.result.evaluation_hash
+    assert 1.0 in {found.bone_dice() for row in result.series for found in (row.network, row.threshold)}
 
 
 def test_a_dataset_without_test_series_is_refused_with_the_fix(
@@ -120,7 +140,7 @@ def test_a_dataset_without_test_series_is_refused_with_the_fix(
     dataset_uri = prepared(workspace, phantoms, test=0.0)
     with pytest.raises(DataError, match=r"prepare\.splits\.test"):
         evaluate(workspace, upload_model(workspace, model_folder), dataset_uri, settings)
-    assert names(workspace) == []
+    assert list(workspace.store.list("evaluations/")) == []
 
 
 def test_a_folder_is_measured_and_what_cannot_be_used_is_named(
@@ -142,29 +162,20 @@ def test_a_folder_is_measured_and_what_cannot_be_used_is_named(
     assert there == {*result.files, "evaluation.json"}
 
 
-def test_no_patient_appears_in_any_file(
-    phantoms: Path, model_folder: Path, settings: EvaluateSettings, tmp_path: Path
+def test_a_folder_gives_the_same_numbers_as_the_bucket_and_no_patient_appears_in_any_file(
+    bench: Bench, phantoms: Path, model_folder: Path, settings: EvaluateSettings, tmp_path: Path
 ) -> None:
-    import pydicom
-
+    folder = evaluate_folder(model_folder, phantoms, tmp_path / "out", settings, PrepareSettings())
+    kept = {row.series: row for row in folder.series}
+    for row in bench.result.series:
+        assert kept[row.series].network.slices == row.network.slices
+        assert kept[row.series].threshold.hd95_mm == row.threshold.hd95_mm
     header = pydicom.dcmread(next((phantoms / "a" / "dicom").iterdir()), stop_before_pixels=True)
     secrets = [str(header.PatientID), str(header.StudyInstanceUID), str(header.SeriesInstanceUID)]
     assert all(secrets)
-    evaluate_folder(model_folder, phantoms / "a", tmp_path / "out", settings, PrepareSettings())
     for path in (tmp_path / "out").rglob("*"):
         if path.is_file():
             assert not any(secret.encode() in path.read_bytes() for secret in secrets), path
-
-
-def test_a_folder_gives_the_same_numbers_as_the_bucket(
-    workspace: Workspace, phantoms: Path, model_folder: Path, settings: EvaluateSettings, tmp_path: Path
-) -> None:
-    bucket = evaluate(workspace, upload_model(workspace, model_folder), prepared(workspace, phantoms), settings)
-    folder = evaluate_folder(model_folder, phantoms, tmp_path / "out", settings, PrepareSettings())
-    kept = {row.series: row for row in folder.series}
-    for row in bucket.series:
-        assert kept[row.series].network.slices == row.network.slices
-        assert kept[row.series].threshold.hd95_mm == row.threshold.hd95_mm
 
 
 @pytest.mark.parametrize("content", ["nothing", "unlabelled"])
