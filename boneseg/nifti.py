@@ -69,8 +69,11 @@ def write_volume(path: Path, voxels: NDArray[Any], geometry: Geometry) -> None:
     image.header.set_xyzt_units("mm")
     suffix = ".nii.gz" if path.name.endswith(".gz") else ".nii"
     partial = path.with_name(f".{path.name}.partial{suffix}")
-    nib.save(image, partial)
-    partial.replace(path)
+    try:
+        nib.save(image, partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _stream(path: Path) -> IOBase:

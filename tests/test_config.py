@@ -1,0 +1,102 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from boneseg.config import RunSettings, load_settings, parse_settings, stable_hash, work_folder
+from boneseg.errors import SettingsError
+
+
+def test_file_then_overrides(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("train: {epochs: 3, learning_rate: 0.01}\nmodel: {encoder: resnet34}\n")
+    settings = load_settings(path, ("train.epochs=5", "prepare.label_map={1: 2}", "store.endpoint=null"))
+    assert (settings.train.epochs, settings.train.learning_rate) == (5, 0.01)
+    assert settings.model.encoder == "resnet34"
+    assert settings.prepare.label_map == {1: 2}
+    assert settings.store.endpoint is None
+
+
+def test_no_file_and_an_empty_file_give_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("")
+    assert load_settings(tmp_path / "empty.yaml") == load_settings() == RunSettings()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (("train.epoch=3",), r"train.epoch = 3: unknown key; known are epochs, "),
+        (("trains.epochs=3",), r"trains = .*unknown key; known are name, store"),
+        (("train.epochs=0",), r"train.epochs = 0: .*greater than or equal to 1"),
+        (("train.epochs=many",), r"train.epochs = 'many': .*integer"),
+        (("train.crop=100",), r"train.crop = 100: .*multiple of 32"),
+        (("train.loss=focal",), r"train.loss = 'focal': .*cross_entropy"),
+        (("store.endpoint=s3.example.org",), r"must start with http"),
+        (("store.raw_prefix=raw",), r"must end with a slash"),
+        (("prepare.splits.test=0.9",), r"must stay below 1"),
+        (("model.preprocess.window=[300, 300]",), r"must be \(low, high\)"),
+        (("tune.losses=[]",), r"at least one choice"),
+        (("train.epochs",), r"must look like train.epochs=3"),
+        (("=3",), r"must look like train.epochs=3"),
+        (("train=3", "train.epochs=3"), r"train holds a value, not a section"),
+        (("train.epochs=[1",), r"not valid YAML"),
+    ],
+)
+def test_wrong_settings_are_named(overrides: tuple[str, ...], told: str) -> None:
+    with pytest.raises(SettingsError, match=told):
+        load_settings(overrides=overrides)
+
+
+@pytest.mark.parametrize("text", ["- 1\n- 2\n", "just words", "train: [unclosed"])
+def test_file_that_is_no_mapping_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(SettingsError, match=r"run\.yaml"):
+        load_settings(tmp_path / "run.yaml")
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"nowhere\.yaml: cannot read"):
+        load_settings(tmp_path / "nowhere.yaml")
+
+
+def test_settings_survive_json() -> None:
+    settings = load_settings(overrides=("prepare.label_map={1: 2}", "model.preprocess.spacing_mm=1.5"))
+    assert parse_settings(settings.model_dump_json()) == settings
+    assert parse_settings("") == RunSettings()
+
+
+def test_settings_never_change() -> None:
+    with pytest.raises(ValidationError):
+        RunSettings().train.epochs = 3  # type: ignore[misc]
+
+
+def test_hash_depends_on_values_not_on_order_or_process() -> None:
+    assert stable_hash({"a": 1, "b": [1, 2]}) == stable_hash({"b": [1, 2], "a": 1})
+    assert stable_hash({"a": 1}) != stable_hash({"a": 2})
+    first = load_settings(overrides=("train.epochs=3", "train.seed=1"))
+    assert first.stable_hash() == load_settings(overrides=("train.seed=1", "train.epochs=3")).stable_hash()
+    assert first.stable_hash() != RunSettings().stable_hash()
+    code = "from boneseg.config import RunSettings; print(RunSettings().stable_hash())"
+    other = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert other.stdout.strip() == RunSettings().stable_hash()
+
+
+def test_work_folder_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BONESEG_HOME", str(tmp_path / "home"))
+    assert work_folder() == tmp_path / "home"
+    monkeypatch.delenv("BONESEG_HOME")
+    monkeypatch.chdir(tmp_path)
+    assert work_folder() == tmp_path / ".boneseg"
+
+
+def test_package_is_light_to_import() -> None:
+    code = (
+        "import sys, boneseg, boneseg.config, boneseg.cli\n"
+        "heavy = {'torch', 'ray', 'kfp', 'mlflow', 'matplotlib', 'segmentation_models_pytorch', 'albumentations', "
+        "'highdicom', 'minio'}\n"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
