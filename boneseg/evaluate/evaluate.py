@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,23 +74,24 @@ def evaluate(workspace: Workspace, model_uri: str, dataset_uri: str, settings: E
     methods = _Methods(NetworkMethod(network, card, settings.batch_size), ThresholdMethod(settings.threshold_hu))
     subjects = [_shard_subject(workspace, shard) for shard in shards]
     series, problems = _measure_all(subjects, methods, settings, workspace)
-    workspace.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="evaluation-", dir=workspace.folder) as name:
-        study = Study(
-            evaluation_hash=identity,
-            place=store.uri(layout.evaluation(identity)).rstrip("/"),
-            card=card,
-            test_hash=dataset.test_hash,
-            dataset_hash=dataset.dataset_hash,
-            settings=settings,
-            data=_split_summaries(dataset),
-            series=tuple(series),
-            problems=(*dataset.problems, *problems),
-        )
-        result = write_files(Path(name), study, subjects, methods.network, methods.threshold)
-        for file in result.files:
-            content = CONTENT_TYPES.get(Path(file).suffix, "text/plain")
-            store.upload(Path(name) / file, layout.evaluation(identity, file), content)
+    study = Study(
+        evaluation_hash=identity,
+        place=store.uri(layout.evaluation(identity)).rstrip("/"),
+        card=card,
+        test_hash=dataset.test_hash,
+        dataset_hash=dataset.dataset_hash,
+        settings=settings,
+        data=_split_summaries(dataset),
+        series=tuple(series),
+        problems=(*dataset.problems, *problems),
+    )
+    with _writable(workspace.folder, "free some space there"):
+        workspace.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="evaluation-", dir=workspace.folder) as name:
+            result = write_files(Path(name), study, subjects, methods.network, methods.threshold)
+            for file in result.files:
+                content = CONTENT_TYPES.get(Path(file).suffix, "text/plain")
+                store.upload(Path(name) / file, layout.evaluation(identity, file), content)
     store.write(layout.evaluation(identity, RESULT_FILE), result.to_json(), "application/json")
     return result
 
@@ -136,15 +138,13 @@ def evaluate_folder(
         series=tuple(series),
         problems=problems,
     )
-    try:
+    with _writable(out, "free some space there or choose another --out"):
         out.mkdir(parents=True, exist_ok=True)
         (out / RESULT_FILE).unlink(missing_ok=True)
         result = write_files(out, study, subjects, methods.network, methods.threshold)
         partial = out / f".{RESULT_FILE}.partial"
         partial.write_bytes(result.to_json())
         partial.replace(out / RESULT_FILE)
-    except OSError as error:
-        raise DataError(f"{out}: cannot write the evaluation ({error.strerror}); choose another --out") from error
     return result
 
 
@@ -199,6 +199,14 @@ def _two_digits(value: Cell) -> str:
 class _Methods:
     network: NetworkMethod
     threshold: ThresholdMethod
+
+
+@contextmanager
+def _writable(folder: Path, fix: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{folder}: cannot write the evaluation ({error.strerror}); {fix}") from error
 
 
 def _identity(model_hash: str, test_hash: str, settings: EvaluateSettings) -> str:
