@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.valuerep import DT
 
 from boneseg.dicom.ct import orientation_of, position_of
 from boneseg.dicom.header import CT_IMAGE, damaged, read_header
@@ -164,7 +165,9 @@ def _segmentation(
             content_time=moment.time(),
         )
     data.InstanceCreationDate, data.InstanceCreationTime = data.ContentDate, data.ContentTime
-    # highdicom draws this UID at random; the same content must give the same file.
+    # highdicom puts its own clock and a random UID in; the same content and date must give the same file.
+    for equipment in data.ContributingEquipmentSequence:
+        equipment.ContributionDateTime = DT(moment)
     for item in (*data.DimensionOrganizationSequence, *data.DimensionIndexSequence):
         item.DimensionOrganizationUID = _uid(content, "dimensions")
     return data

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from boneseg.config import PrepareSettings
+from boneseg.dataset.facts import Kind, inspect
 from boneseg.dataset.local import local_series
 from boneseg.dataset.read import read_image
 from boneseg.dicom.segmentation import write_segmentation
@@ -21,7 +22,7 @@ from boneseg.models.card import ModelCard
 from boneseg.models.checkpoint import load_model
 from boneseg.nifti import write_volume
 from boneseg.progress import track
-from boneseg.storage.catalogue import FileKind, ObjectRef, SeriesRow
+from boneseg.storage.catalogue import FileKind, ObjectRef, Problem, SeriesRow
 
 log = logging.getLogger(__name__)
 
@@ -88,10 +89,21 @@ def write_masks(out: Path, mask: NDArray[np.uint8], geometry: Geometry, sources:
 def _find(place: Path) -> tuple[list[SeriesRow], list[str]]:
     """Return the series, and what looks like one but cannot be used, one sentence each."""
     rows, problems = local_series(place)
+    failures = []
     for problem in problems:
-        if not problem.fatal:
+        if problem.fatal and not _is_label(place, problem):
+            failures.append(f"{problem.source}: {problem.reason}")
+        elif not problem.fatal:
             log.warning("%s: %s", problem.source, problem.reason)
-    return list(rows), [f"{problem.source}: {problem.reason}" for problem in problems if problem.fatal]
+    return list(rows), failures
+
+
+def _is_label(place: Path, problem: Problem) -> bool:
+    """Say whether a problem is one of a readable label, such as an older mask: prediction needs none."""
+    path = (place.parent if place.is_file() else place) / problem.source
+    if not path.is_file():
+        return False
+    return inspect(path, ObjectRef(key=str(path), size=0, etag="", sha256=""), b"").kind == Kind.LABEL
 
 
 def _predict_one(
