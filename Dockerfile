@@ -14,7 +14,7 @@ COPY components ./components
 COPY pipelines ./pipelines
 RUN uv pip install --system --no-cache --no-deps --no-build-isolation .
 
-# Part of the pipelines' cache key: see boneseg/version.py.
+# Kept with every published model.
 ARG BONESEG_COMMIT=""
 ENV BONESEG_COMMIT=${BONESEG_COMMIT} \
     BONESEG_HOME=/var/lib/boneseg \

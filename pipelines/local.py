@@ -109,7 +109,9 @@ def run_local(name: str, parameters: dict[str, Any]) -> Path:
     with (root / f"{name}.log").open("w", encoding="utf-8") as log:
         shown = _Progress(sys.stdout, log)
         with warnings.catch_warnings(), contextlib.redirect_stdout(shown):
-            warnings.simplefilter("ignore", RuntimeWarning)  # the image is for the cluster; here this Python runs
+            # Image and resources are for the cluster; here this Python runs on this machine.
+            for category in (RuntimeWarning, UserWarning):
+                warnings.filterwarnings("ignore", category=category, module=r"kfp\.")
             try:
                 pipeline(**parameters)
             except RuntimeError as error:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
 from boneseg.config import RunSettings
 from boneseg.dataset.manifest import Dataset
 from boneseg.errors import ModelError
-from boneseg.evaluate.evaluate import evaluate, load_evaluation
 from boneseg.evaluate.records import EvaluationResult
 from boneseg.models.card import CARD_FILE, ModelCard
-from boneseg.models.checkpoint import fetch_model
 from boneseg.registry.card import CARD_README, model_card
 from boneseg.registry.client import CHALLENGER, CHAMPION, MetricPoint, Registry, Version
 from boneseg.registry.gate import Decision, Score, decide
@@ -58,7 +57,7 @@ def publish(
     """
     store, name = workspace.store, settings.publish.model_name
     card = ModelCard.model_validate_json(store.read(store.key(model_uri).rstrip("/") + f"/{CARD_FILE}"))
-    evaluation = load_evaluation(workspace, evaluation_uri)
+    evaluation = _load_evaluation(workspace, evaluation_uri)
     dataset = Dataset.model_validate_json(store.read(store.key(dataset_uri)))
     if evaluation.model_hash != card.model_hash:
         raise ModelError(
@@ -103,6 +102,8 @@ def resolve(workspace: Workspace, ref: str, settings: RunSettings) -> Path:
         ModelError: there is no such model; lists what there is.
         StoreError: its files are not in the bucket.
     """
+    from boneseg.models.checkpoint import fetch_model  # loads torch
+
     if Path(ref).is_dir():
         return Path(ref)
     if ref.startswith("s3://"):
@@ -160,6 +161,7 @@ def _registered(
         EVALUATION_URI: evaluation.evaluation_uri,
         "report_uri": evaluation.report_uri,
         "code_version": code_version(),
+        "commit": os.environ.get("BONESEG_COMMIT", ""),
     }
     run_id = registry.log_run(
         card.run, _params(card), _metrics(card, evaluation), lineage, workspace.store.uri("mlflow")
@@ -191,8 +193,10 @@ def _decision(
     if not workspace.store.exists(workspace.store.key(champion.source).rstrip("/") + f"/{CARD_FILE}"):
         return decide(candidate, None, gain, lost=champion.reference)
     if champion.tags.get("test_hash") == evaluation.test_hash:
-        measured = load_evaluation(workspace, champion.tags[EVALUATION_URI])
+        measured = _load_evaluation(workspace, champion.tags[EVALUATION_URI])
     else:
+        from boneseg.evaluate.evaluate import evaluate  # loads torch: seconds that most calls need not wait
+
         log.info("publish: measuring the champion %s on the present test set", champion.reference)
         measured = evaluate(workspace, champion.source, dataset_uri, settings.evaluate)
     return decide(candidate, _score(champion.reference, measured), gain)
@@ -205,6 +209,10 @@ def _conclude(registry: Registry, version: Version, decision: Decision, readme: 
     if decision.promoted:
         registry.set_alias(version, CHAMPION)
     registry.tag(version, DECIDED, PROMOTED if decision.promoted else "not promoted")
+
+
+def _load_evaluation(workspace: Workspace, uri: str) -> EvaluationResult:
+    return EvaluationResult.model_validate_json(workspace.store.read(workspace.store.key(uri)))
 
 
 def _score(reference: str, evaluation: EvaluationResult) -> Score:

@@ -30,10 +30,11 @@ def tune(
 
     from boneseg.config import parse_settings
     from boneseg.storage.open import open_workspace
-    from boneseg.tune.tune import apply_best, tune
+    from boneseg.tune.space import apply_best
+    from boneseg.tune.tune import tune
 
     run = parse_settings(settings)
     result = tune(open_workspace(run), dataset_uri, run)
     Path(sweep.path).write_bytes(result.to_json())
     sweep.metadata.update(table_uri=result.table_uri, best=result.best)
-    return (apply_best(run, result).model_dump_json(), result.table_uri)
+    return (apply_best(run, result.best).model_dump_json(), result.table_uri)
