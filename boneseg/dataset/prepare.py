@@ -8,10 +8,12 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
@@ -175,7 +177,8 @@ def _make_shards(workspace: Workspace, rows: Sequence[SeriesRow], settings: Prep
     before = set(multiprocessing.active_children())
     with ProcessPoolExecutor(workers, context, _start_worker) as pool:
         try:
-            futures = [pool.submit(work, row) for row in rows]
+            with _interrupt_held_back():
+                futures = [pool.submit(work, row) for row in rows]
             for future in track(as_completed(futures), "prepare", total=len(rows)):
                 yield future.result()
         except BrokenProcessPool as error:
@@ -190,9 +193,34 @@ def _make_shards(workspace: Workspace, rows: Sequence[SeriesRow], settings: Prep
             raise
 
 
+@contextmanager
+def _interrupt_held_back() -> Iterator[None]:
+    """Let Ctrl-C wait while processes are started: one that is started by half would stay for ever."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    interrupts: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        if interrupts:
+            raise KeyboardInterrupt
+
+
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches the whole group: end at once, without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who started us ends us
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(0)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it was killed and can no longer do so."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _overridden(record: ShardRecord, overrides: Sequence[Override]) -> ShardRecord:

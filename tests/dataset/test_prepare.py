@@ -207,37 +207,60 @@ def test_a_half_written_shard_is_made_again(workspace: Workspace, tmp_path: Path
     assert open_shard(workspace, record).image.shape == record.geometry.shape
 
 
+SCRIPT = """
+import sys
+from pathlib import Path
+from boneseg.config import PrepareSettings
+from boneseg.dataset.prepare import prepare
+from boneseg.storage.client import Credentials, ObjectStore
+from boneseg.storage.workspace import Workspace
+
+if __name__ == "__main__":
+    endpoint, bucket, folder, catalogue = sys.argv[1:]
+    store = ObjectStore(endpoint, bucket, Credentials.from_environment())
+    prepare(Workspace(store, Path(folder)), catalogue, PrepareSettings(parallel=2))
+"""
+
+
 @pytest.mark.slow
-def test_an_interrupted_run_ends_at_once_and_is_continued(workspace: Workspace, tmp_path: Path) -> None:
-    for seed in range(30):
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_ends_at_once_and_is_continued(
+    workspace: Workspace, tmp_path: Path, sign: signal.Signals
+) -> None:
+    for seed in range(16):
         case(tmp_path / "data" / f"case{seed:02d}", seed)
     upload_folder(workspace.store, tmp_path / "data", "raw/")
     uri = pull(workspace, StoreSettings(), PullSettings()).catalogue_uri
     script = tmp_path / "script.py"
-    script.write_text(
-        "import sys\nfrom pathlib import Path\n"
-        "from boneseg.config import PrepareSettings\nfrom boneseg.dataset.prepare import prepare\n"
-        "from boneseg.storage.client import Credentials, ObjectStore\nfrom boneseg.storage.workspace import Workspace\n"
-        "def main():\n"
-        "    store = ObjectStore(sys.argv[1], sys.argv[2], Credentials.from_environment())\n"
-        "    prepare(Workspace(store, Path(sys.argv[3])), sys.argv[4], PrepareSettings(parallel=2))\n"
-        "if __name__ == '__main__':\n    main()\n"
-    )
+    script.write_text(SCRIPT)
     keys = workspace.store.credentials
     process = subprocess.Popen(
         [sys.executable, script, workspace.store.endpoint, workspace.store.bucket, workspace.folder, uri],
         env=os.environ | {"AWS_ACCESS_KEY_ID": keys.access_key, "AWS_SECRET_ACCESS_KEY": keys.secret_key},
-        start_new_session=True,
         stderr=subprocess.PIPE,
         text=True,
     )
     while process.poll() is None and not any(i.key.endswith("shard.json") for i in workspace.store.list("shards/")):
         pass
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=30)  # also waits for the workers, who hold the pipe's other end
+    process.send_signal(sign)
+    _, errors = process.communicate(timeout=60)  # also waits for the workers, who hold the pipe's other end
     assert process.returncode != 0
     assert errors.count("Traceback") <= 1, errors
     assert not list(workspace.store.list("datasets/"))
     result = prepare(workspace, uri, SETTINGS)
     assert result.reused >= 1
-    assert result.made + result.reused == 30
+    assert result.made + result.reused == 16
+
+
+def test_a_killed_worker_is_one_clear_sentence(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(2):
+        case(tmp_path / "data" / f"case{seed}", seed)
+    monkeypatch.setattr("boneseg.dataset.prepare.prepare_series", killed)
+    with pytest.raises(DataError, match=r"was killed, probably for want of memory; lower prepare\.parallel"):
+        run(workspace, tmp_path / "data", PrepareSettings(parallel=2))
+
+
+def killed(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
