@@ -110,7 +110,7 @@ class _Patient:
         self._rough = [(SmoothField(rng, 11.0), 0.7), (SmoothField(rng, 11.0), 0.7)]
         self._coarse = SmoothField(rng, 14.0)
         self._bones: list[Bone] = skeleton(rng)
-        self._body = Body(rng)
+        self._body = Body(rng, float(self._scale[1]), float(self._shift[1]))
         self._organs: list[Organ] = organs(rng)
         self._outside: list[Outside] = surroundings(rng, self._body)
         self._cortical, self._spongy = rng.uniform(650, 1150), rng.uniform(70, 210)
@@ -132,7 +132,7 @@ class _Patient:
         circle = np.hypot(x, y[:, np.newaxis] - _MIDDLE_MM) < FIELD_OF_VIEW_MM / 2 + 20
         hu = np.where(circle, np.clip(np.rint(hu), _PADDING_HU, 3071), _PADDING_HU)
         label = np.where(skin < 0, OUTLINE, BACKGROUND).astype(np.uint8)
-        label[bone > 0.5] = BONE
+        label[bone >= 0.5] = BONE
         return hu.astype(np.int16), label
 
     def _layer(

@@ -15,7 +15,7 @@ AIR, FAT, MUSCLE = -1000.0, -105.0, 52.0
 _TORSO = ((-115, 20, 20), (-70, 150, 88), (-20, 172, 112), (40, 168, 112), (100, 152, 106), (220, 150, 108))
 _THIGH = ((-330, 68, 76), (-120, 80, 90), (-20, 84, 92), (40, 40, 50))
 _CAVITY = ((-45, 10, 10, 8), (-20, 48, 34, 5), (30, 62, 52, 0), (90, 88, 58, -35), (220, 112, 72, -32))
-_BACK = 12.0
+_BACK = 16.0
 """Where the body's middle lies in y."""
 _WALL_MM = 1.5
 
@@ -62,10 +62,11 @@ class Organ:
 class Body:
     """The body's outline, fat and muscle."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.width, self.depth = rng.uniform(0.98, 1.14), rng.uniform(0.96, 1.14)
+    def __init__(self, rng: np.random.Generator, scale: float, shift: float) -> None:
+        """Draw a body for bones of a given size and place in y."""
+        self.width, self.depth = rng.uniform(0.98, 1.14), rng.uniform(1.0, 1.14)
         self.fat = rng.uniform(10, 30)
-        self.back = _BACK + 112 * self.depth - rng.uniform(0, 5)
+        self.back = (_BACK + 112 * self.depth - rng.uniform(0, 4)) * scale + shift
         """Where the mattress flattens the body, mm in the scanner."""
 
     def distance(self, plane: Plane) -> Field:
