@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ OPEN_SHARDS = 128
 PADDING = 32
 """Whole slices are padded to a multiple of this."""
 
+T = TypeVar("T")
 Plane = NDArray[np.float32]
 Mask = NDArray[np.uint8]
 
@@ -237,7 +238,7 @@ def cut(plane: NDArray[Scalar], corner: tuple[int, int], size: tuple[int, int]) 
     return out
 
 
-def ahead(make: Callable[[int], Batch], count: int, threads: int) -> Iterator[Batch]:
+def ahead(make: Callable[[int], T], count: int, threads: int) -> Iterator[T]:
     """Yield ``make(0)`` to ``make(count - 1)`` in order, made by threads while the caller computes.
 
     Threads suffice: numpy, OpenCV and the page cache work without the interpreter's lock. At most ``threads + 1``
@@ -246,7 +247,7 @@ def ahead(make: Callable[[int], Batch], count: int, threads: int) -> Iterator[Ba
     if threads == 0:
         yield from (make(step) for step in range(count))
         return
-    waiting: deque[Future[Batch]] = deque()
+    waiting: deque[Future[T]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="batches") as pool:
         try:
             for step in range(count):

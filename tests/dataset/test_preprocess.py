@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+import SimpleITK
+
+from boneseg.config import PreprocessSettings
+from boneseg.dataset.preprocess import from_network, labels_to_network, network_size, normalise, to_network
+
+
+def test_the_window_becomes_zero_to_one_and_the_rest_is_clipped() -> None:
+    hu = np.array([-1024, -500, 400, 1300, 3071], dtype=np.int16)
+    values = normalise(hu, PreprocessSettings(window=(-500, 1300)))
+    assert values.dtype == np.float32
+    np.testing.assert_allclose(values, [0, 0, 0.5, 1, 1], atol=1e-6)
+
+
+def test_without_a_spacing_slices_keep_their_pixels() -> None:
+    hu = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    assert to_network(hu, (0.7, 0.9), PreprocessSettings()).shape == (2, 3, 4)
+
+
+def test_rows_and_columns_are_resampled_each_by_its_own_spacing() -> None:
+    settings = PreprocessSettings(spacing_mm=1.0)
+    assert network_size((100, 80), (0.5, 2.0), settings) == (50, 160)
+    assert to_network(np.zeros((3, 100, 80), np.int16), (0.5, 2.0), settings).shape == (3, 50, 160)
+
+
+def test_enlarging_is_linear_interpolation_at_pixel_centres() -> None:
+    rng = np.random.default_rng(0)
+    hu = rng.integers(-400, 1200, (1, 20, 24)).astype(np.int16)
+    settings = PreprocessSettings(spacing_mm=0.5)
+    ours = to_network(hu, (1.0, 1.0), settings)[0]
+    image = SimpleITK.GetImageFromArray(normalise(hu[0], settings))
+    finer = SimpleITK.Image(48, 40, SimpleITK.sitkFloat32)
+    finer.SetSpacing((0.5, 0.5))
+    finer.SetOrigin((-0.25, -0.25))
+    theirs = SimpleITK.GetArrayFromImage(SimpleITK.Resample(image, finer, SimpleITK.Transform(), SimpleITK.sitkLinear))
+    np.testing.assert_allclose(ours[2:-2, 2:-2], theirs[2:-2, 2:-2], atol=1e-4)
+
+
+def test_labels_take_the_nearest_pixel_and_stay_in_place() -> None:
+    label = np.zeros((1, 30, 40), dtype=np.uint8)
+    label[0, 10:20, 8:28] = 2
+    finer = labels_to_network(label, (1.0, 1.0), PreprocessSettings(spacing_mm=0.5))
+    np.testing.assert_array_equal(finer, label.repeat(2, axis=1).repeat(2, axis=2))
+
+
+@pytest.mark.parametrize("spacing", [0.6, 1.0, 1.7])
+def test_a_mask_comes_back_to_where_it_was(spacing: float) -> None:
+    rows, columns = np.ogrid[:96, :120]
+    disc = ((rows - 40) ** 2 + (columns - 70) ** 2 < 25**2).astype(np.float32)
+    settings = PreprocessSettings(spacing_mm=spacing)
+    there = from_network(disc[None, None], network_size((96, 120), (1.0, 1.0), settings))
+    back = from_network(there, (96, 120))
+    assert back.shape == (1, 1, 96, 120)
+    mask = back[0, 0] > 0.5
+    assert 2 * (mask & (disc > 0)).sum() / (mask.sum() + disc.sum()) > 0.97
+    np.testing.assert_allclose(np.argwhere(mask).mean(axis=0), [40, 70], atol=0.1)

@@ -1,0 +1,199 @@
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from boneseg.config import PreprocessSettings, TrainSettings
+from boneseg.dataset.manifest import ShardRecord
+from boneseg.dataset.preprocess import normalise
+from boneseg.dataset.shards import save_shard
+from boneseg.dataset.slices import SliceDataset, TrainingBatches, ValidationBatches, ahead
+from boneseg.errors import DataError
+from boneseg.geometry import axial
+from boneseg.storage.catalogue import FileKind, GeometryRecord, SeriesRow
+from boneseg.storage.workspace import Workspace
+
+WINDOW = PreprocessSettings()
+PLAIN = TrainSettings(crop=64, batch_size=4, augmentation="none", loader_threads=0)
+
+
+def shard(workspace: Workspace, name: str, shape: tuple[int, int, int], bone_slices: int) -> ShardRecord:
+    """Save a shard with bone in the last ``bone_slices`` slices; HU tell slice, row and column."""
+    hu = np.random.default_rng(len(name)).integers(-400, 1200, shape).astype(np.int16)
+    label = np.ones(shape, dtype=np.uint8)
+    if bone_slices:
+        label[-bone_slices:, 5:15, 5:15] = 2
+    geometry = axial(shape, (3.0, 1.0, 1.0))
+    row = SeriesRow(
+        series=name,
+        source=name,
+        kind=FileKind.NIFTI,
+        objects=(),
+        patient=name,
+        study=name,
+        modality="CT",
+        geometry=GeometryRecord.of(geometry),
+        hu_range=(0, 1),
+        label=None,
+    )
+    return save_shard(workspace, name, row, hu, label, geometry)
+
+
+@pytest.fixture
+def slices(workspace: Workspace) -> SliceDataset:
+    shapes = {"a": ((6, 100, 120), 3), "bb": ((4, 40, 50), 2), "ccc": ((5, 100, 120), 0)}
+    records = [shard(workspace, name, shape, bone) for name, (shape, bone) in shapes.items()]
+    return SliceDataset(workspace, records, WINDOW)
+
+
+def test_slices_are_normalised_and_whole(slices: SliceDataset) -> None:
+    image, label = slices[7]
+    assert len(slices) == 15
+    assert image.shape == label.shape == (40, 50)
+    hu = np.random.default_rng(2).integers(-400, 1200, (4, 40, 50)).astype(np.int16)
+    np.testing.assert_array_equal(image, normalise(hu[1], WINDOW))
+
+
+def test_slices_are_resampled_with_their_labels(slices: SliceDataset, workspace: Workspace) -> None:
+    halved = SliceDataset(workspace, slices.records, PreprocessSettings(spacing_mm=2.0))
+    image, label = halved[3]
+    assert image.shape == label.shape == (50, 60)
+    assert (label == 2).sum() == pytest.approx(25, abs=12)
+
+
+def test_an_empty_split_is_refused_with_the_fix(workspace: Workspace) -> None:
+    with pytest.raises(DataError, match="add patients"):
+        SliceDataset(workspace, [], WINDOW)
+
+
+def test_a_torch_loader_with_processes_can_read_the_slices(slices: SliceDataset) -> None:
+    loader = DataLoader(slices, batch_size=None, num_workers=1, multiprocessing_context="fork")
+    images = [np.asarray(image) for image, _ in loader]
+    np.testing.assert_array_equal(images[7], slices[7][0])
+
+
+def test_batches_have_the_shapes_and_types_that_training_expects(slices: SliceDataset) -> None:
+    batches = list(TrainingBatches(slices, PLAIN).epoch(1))
+    assert len(batches) == 4  # 15 slices in fours
+    for batch in batches:
+        assert batch.image.shape == (4, 1, 64, 64)
+        assert batch.label.shape == (4, 64, 64)
+        assert (batch.image.dtype, batch.label.dtype) == (torch.float32, torch.uint8)
+        assert batch.image.min() >= 0
+        assert batch.image.max() <= 1
+
+
+def test_small_slices_are_padded_with_air_and_background(slices: SliceDataset, workspace: Workspace) -> None:
+    small = SliceDataset(workspace, slices.records[1:2], WINDOW)
+    batch = next(TrainingBatches(small, PLAIN).epoch(1))
+    outside = batch.label == 0
+    assert outside.sum() == 4 * (64 * 64 - 40 * 50)
+    assert (batch.image[:, 0][outside] == 0).all()
+
+
+@pytest.mark.parametrize("augmentation", ["none", "basic"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_batches_do_not_depend_on_threads(slices: SliceDataset, threads: int, augmentation: str) -> None:
+    settings = PLAIN.model_copy(update={"augmentation": augmentation, "seed": 3})
+    threaded = settings.model_copy(update={"loader_threads": threads})
+    alone = list(TrainingBatches(slices, settings).epoch(2))
+    together = list(TrainingBatches(slices, threaded).epoch(2))
+    assert len(alone) == len(together)
+    for one, other in zip(alone, together, strict=True):
+        assert torch.equal(one.image, other.image)
+        assert torch.equal(one.label, other.label)
+
+
+def test_workers_share_the_crops_of_one_epoch(slices: SliceDataset) -> None:
+    settings = PLAIN.model_copy(update={"steps_per_epoch": 4, "augmentation": "basic"})
+    alone = torch.cat([batch.image for batch in TrainingBatches(slices, settings).epoch(1)])
+    half = settings.model_copy(update={"batch_size": 2})
+    ranks = [torch.cat([b.image for b in TrainingBatches(slices, half, rank, 2).epoch(1)]) for rank in (0, 1)]
+    assert torch.equal(alone[0::2], ranks[0])
+    assert torch.equal(alone[1::2], ranks[1])
+
+
+def test_epochs_and_seeds_differ_and_repeat(slices: SliceDataset) -> None:
+    batches = TrainingBatches(slices, PLAIN)
+    first, second, again = (next(batches.epoch(number)).image for number in (1, 2, 1))
+    other = next(TrainingBatches(slices, PLAIN.model_copy(update={"seed": 1})).epoch(1)).image
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_share_of_crops_near_bone_is_kept(slices: SliceDataset, share: float) -> None:
+    settings = PLAIN.model_copy(update={"bone_share": share, "steps_per_epoch": 50, "crop": 32})
+    labels = torch.cat([batch.label for batch in TrainingBatches(slices, settings).epoch(1)])
+    with_bone = float((labels == 2).flatten(1).any(1).float().mean())
+    # Slices with bone are a third of all, and a crop at random sometimes meets it too.
+    assert share <= with_bone <= share + (1 - share) * 0.34
+    if share == 1.0:
+        assert with_bone == 1.0
+
+
+class Spy(SliceDataset):
+    """Notes which slices are asked for."""
+
+    seen: tuple[int, ...] = ()
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        self.seen += (int(index),)
+        return super().__getitem__(index)
+
+
+def test_every_slice_is_seen_in_an_epoch_without_preference_for_bone(
+    slices: SliceDataset, workspace: Workspace
+) -> None:
+    spy = Spy(workspace, slices.records, WINDOW)
+    list(TrainingBatches(spy, PLAIN.model_copy(update={"bone_share": 0.0, "batch_size": 5})).epoch(1))
+    assert sorted(spy.seen) == list(range(15))
+
+
+def test_validation_sees_every_slice_once_whole_and_padded(slices: SliceDataset) -> None:
+    batches = list(ValidationBatches(slices, batch_size=4))
+    assert [tuple(batch.image.shape) for batch in batches] == [
+        (4, 1, 128, 128),
+        (2, 1, 128, 128),
+        (4, 1, 64, 64),
+        (4, 1, 128, 128),
+        (1, 1, 128, 128),
+    ]
+    bone = sum(int((batch.label == 2).sum()) for batch in batches)
+    assert bone == slices.bone_pixels.sum()
+
+
+def test_a_limit_spreads_validation_evenly_and_ranks_share_it(slices: SliceDataset) -> None:
+    limited = list(ValidationBatches(slices, batch_size=1, limit=5))
+    assert len(limited) == 5
+    assert {tuple(batch.image.shape[2:]) for batch in limited} == {(128, 128), (64, 64)}
+    parts = [ValidationBatches(slices, batch_size=2, rank=rank, world=3) for rank in range(3)]
+    assert sum(len(batch.image) for part in parts for batch in part) == 15
+
+
+def test_a_failing_batch_reaches_the_caller_and_threads_end() -> None:
+    def make(step: int) -> int:
+        if step == 2:
+            raise DataError("shard is gone")
+        return step
+
+    before = threading.active_count()
+    with pytest.raises(DataError, match="gone"):
+        list(ahead(make, 10, threads=2))
+    stopped = ahead(lambda step: step, 1000, threads=2)
+    assert next(stopped) == 0
+    stopped.close()
+    assert threading.active_count() == before
+
+
+def test_a_damaged_cache_file_is_fetched_again(slices: SliceDataset, workspace: Workspace) -> None:
+    expected = slices[0][0]
+    for path in Path(workspace.cache).rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:200])
+    again = SliceDataset(workspace, slices.records, WINDOW)
+    np.testing.assert_array_equal(again[0][0], expected)
