@@ -6,7 +6,6 @@ Only tensors, numbers and text are in the file; it is read with ``weights_only=T
 from __future__ import annotations
 
 import logging
-import pickle
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from boneseg.errors import StoreError
 from boneseg.models.card import EpochRecord
 from boneseg.storage import layout
 from boneseg.storage.catalogue import Record
@@ -92,7 +92,14 @@ class StateKeeper:
             "weights": state.weights,
             "optimizer": state.optimizer,
         }
-        torch.save(content, partial)
+        try:
+            torch.save(content, partial)
+        except (OSError, RuntimeError) as error:
+            partial.unlink(missing_ok=True)
+            raise StoreError(
+                f"{self.path.parent}: cannot write the training state ({type(error).__name__}); free some space there "
+                "and start the run again to continue it"
+            ) from error
         self.wait()
         partial.replace(self.path)
         self._upload = self._pool.submit(self._to_bucket, state.epoch)
@@ -136,6 +143,6 @@ def _load(path: Path) -> dict[str, Any] | None:
         return content
     except FileNotFoundError:
         return None
-    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError) as error:
+    except Exception as error:  # torch raises whatever damaged bytes lead to
         log.warning("%s: cannot be read (%s); the run continues from what the bucket has", path, type(error).__name__)
         return None

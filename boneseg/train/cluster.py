@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Ray reads these when it is imported. A cluster of our own listens on loopback and ends with this process; Ray's
-# tokens would only need a home folder to write to. A cluster that is given keeps its own rules.
-if not os.environ.get("RAY_ADDRESS"):
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+# Ray reads these when it is imported. A cluster of our own listens on loopback only and asks for a token that nobody
+# else knows; a cluster that is given keeps its own rules, and so do the workers it starts.
+if "ray" not in sys.modules and not os.environ.get("RAY_ADDRESS"):
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # despite its name: the node's address is 127.0.0.1
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # reports are taken once an interval
 os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # its tables ignore that they are not wanted
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 
 from boneseg.errors import SettingsError
 from boneseg.storage.workspace import Workspace
-
-LOOPBACK = "127.0.0.1"
 
 
 @contextmanager
@@ -44,7 +47,6 @@ def cluster(least_cpus: int = 1) -> Iterator[None]:
         else:
             ray.init(
                 num_cpus=max(least_cpus, os.cpu_count() or 1),
-                _node_ip_address=LOOPBACK,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.WARNING,

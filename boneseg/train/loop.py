@@ -27,7 +27,8 @@ from boneseg.train.losses import loss_of
 from boneseg.train.team import Team
 
 Report = Callable[[EpochRecord], None]
-"""Hears of every epoch, once it is saved; the place where a log, Ray Train or a sweep listens."""
+"""Hears of every epoch once it is saved, first of those before an interruption: where a log, Ray Train or a sweep
+listens."""
 
 WARMUP_SHARE, WARMUP_STEPS, FINAL_SHARE = 0.05, 200, 0.01
 GRADIENT_NORM = 1.0
@@ -81,6 +82,8 @@ def fit(task: Task, team: Team, report: Report) -> TrainingState:
     if state.epoch:
         network.load_state_dict(state.weights)
         optimizer.load_state_dict(state.optimizer)
+    for record in state.history:
+        report(record)
     replica = team.wrap(network)
 
     for epoch in range(state.epoch + 1, settings.epochs + 1):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from boneseg.train.cluster import cluster, storage_path, workers_resources  # sets what Ray reads when it is imported
+
+# isort: split
 import logging
 import threading
 from functools import partial
@@ -14,7 +17,6 @@ from ray.util.queue import Queue
 from boneseg.errors import BonesegError, ModelError
 from boneseg.models.card import EpochRecord
 from boneseg.train.checkpoint import StateKeeper, TrainingState
-from boneseg.train.cluster import cluster, storage_path, workers_resources
 from boneseg.train.loop import Report, Task, fit
 from boneseg.train.team import Team
 

@@ -1,0 +1,77 @@
+import socket
+
+import pytest
+import torch
+
+from boneseg.config import ModelSettings
+from boneseg.errors import SettingsError
+from boneseg.models.build import BUILDERS, build_model, check_model, parameters
+
+VIT = "tu-vit_tiny_patch16_224"
+
+
+@pytest.mark.parametrize("architecture", sorted(BUILDERS))
+def test_every_architecture_labels_images_of_any_size(architecture: str) -> None:
+    encoder = VIT if architecture == "dpt" else "mobilenet_v2"
+    network = build_model(ModelSettings(architecture=architecture, encoder=encoder)).eval()
+    with torch.inference_mode():
+        assert network(torch.rand(1, 1, 50, 71)).shape == (1, 3, 50, 71)
+
+
+def test_padding_does_not_reach_an_image_of_the_right_size() -> None:
+    network = build_model(ModelSettings(encoder="mobilenet_v2")).eval()
+    image = torch.rand(1, 1, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(network(image), network.get_submodule("network")(image))
+
+
+def test_same_seed_gives_same_weights() -> None:
+    networks = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        networks.append(build_model(ModelSettings()))
+    first, second = (network.state_dict() for network in networks)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_parameters_counts_what_is_trained() -> None:
+    layer = torch.nn.Conv2d(1, 2, 3)
+    layer.bias.requires_grad_(False)  # type: ignore[union-attr]
+    assert parameters(layer) == 2 * 9
+
+
+@pytest.mark.parametrize(
+    ("architecture", "encoder", "sentence"),
+    [
+        ("unett", "resnet18", "did you mean unet"),
+        ("unet", "resnet19", "did you mean resnet18"),
+        ("unet", "tu-resnet19", "did you mean tu-resnet18"),
+        ("unet", "x", "unknown; known are resnet18"),
+        ("unetplusplus", "mit_b0", "unetplusplus does not work with encoder mit_b0"),
+        ("dpt", "resnet18", "pick a timm vision transformer"),
+        ("unet", VIT, "does not work with encoder"),
+    ],
+)
+def test_a_model_that_cannot_be_built_is_refused_with_the_way_out(
+    architecture: str, encoder: str, sentence: str
+) -> None:
+    with pytest.raises(SettingsError, match=sentence):
+        check_model(ModelSettings(architecture=architecture, encoder=encoder))
+
+
+def test_no_name_reaches_for_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("tried to connect")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    check_model(ModelSettings(encoder="resnet18"))
+    with pytest.raises(SettingsError, match="unknown"):
+        check_model(ModelSettings(encoder="tu-hf_hub:someone/something"))
+
+
+def test_checking_a_model_leaves_torch_random_numbers_alone() -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    check_model(ModelSettings(encoder="mobilenet_v2"))
+    assert torch.equal(torch.rand(1), expected)

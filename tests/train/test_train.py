@@ -1,0 +1,163 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from boneseg.config import RunSettings
+from boneseg.dataset.manifest import Dataset
+from boneseg.dataset.shards import load_dataset
+from boneseg.errors import DataError, ModelError, SettingsError
+from boneseg.geometry import axial
+from boneseg.inference import predict_volume
+from boneseg.models.card import EpochRecord
+from boneseg.models.checkpoint import fetch_model, load_model
+from boneseg.storage import layout
+from boneseg.storage.workspace import Workspace
+from boneseg.train.runs import alone
+from boneseg.train.train import train, train_run
+from tests.train.data import make_patient, put_dataset
+
+
+def changed(settings: RunSettings, name: str | None = "quick", **train_settings: Any) -> RunSettings:
+    return settings.model_copy(update={"name": name, "train": settings.train.model_copy(update=train_settings)})
+
+
+def test_a_network_learns_and_its_card_tells_how(workspace: Workspace, dataset_uri: str, quick: RunSettings) -> None:
+    settings = changed(quick, epochs=3, steps_per_epoch=40, learning_rate=2e-3)
+    result = train(workspace, dataset_uri, settings)
+    network, card = load_model(fetch_model(workspace, result.model_uri))
+    assert card.model_hash == result.model_hash
+    assert (card.run, card.dataset_hash, card.fingerprint) == ("quick", "data0", "f")
+    assert (card.model, card.train) == (settings.model, settings.train)
+    assert [record.epoch for record in card.history] == [1, 2, 3]
+    best = max(card.history, key=lambda record: record.validation_mean_iou)
+    assert (card.best_epoch, result.best_mean_iou) == (best.epoch, best.validation_mean_iou)
+    assert set(card.versions) >= {"torch", "boneseg", "python"}
+
+    hu, label = make_patient(np.random.default_rng(9), 4, 96)
+    bone = predict_volume(network, card.model.preprocess, hu, axial(hu.shape, (3, 1, 1))) == 2
+    assert 2 * (bone & (label == 2)).sum() / (bone.sum() + (label == 2).sum()) > 0.9
+
+
+def test_the_same_seed_trains_the_same_network_whatever_the_threads(
+    workspace: Workspace, dataset_uri: str, quick: RunSettings
+) -> None:
+    first = train(workspace, dataset_uri, changed(quick, "a", loader_threads=0))
+    second = train(workspace, dataset_uri, changed(quick, "b", loader_threads=2))
+    assert first.model_hash == second.model_hash
+    assert first.model_hash != train(workspace, dataset_uri, changed(quick, "c", seed=1)).model_hash
+
+
+def test_a_finished_run_is_used_again(workspace: Workspace, dataset_uri: str, quick: RunSettings) -> None:
+    first = train(workspace, dataset_uri, quick)
+    again = train(workspace, dataset_uri, quick)
+    assert (first.reused, again.reused) == (False, True)
+    assert again.model_copy(update={"reused": False}) == first
+
+
+def test_a_run_without_a_name_is_found_by_its_content(
+    workspace: Workspace, dataset_uri: str, quick: RunSettings
+) -> None:
+    first = train(workspace, dataset_uri, changed(quick, None))
+    elsewhere = Workspace(workspace.store, workspace.folder.with_name("elsewhere"))
+    assert train(elsewhere, dataset_uri, changed(quick, None, backend="local")).reused
+    assert train(workspace, dataset_uri, changed(quick, None, learning_rate=0.01)).run != first.run
+
+
+def test_a_name_with_other_settings_is_refused_and_says_which(
+    workspace: Workspace, dataset_uri: str, quick: RunSettings
+) -> None:
+    train(workspace, dataset_uri, quick)
+    with pytest.raises(SettingsError, match=r"train.learning_rate 0.5 \(was 0.001\).*another name"):
+        train(workspace, dataset_uri, changed(quick, learning_rate=0.5))
+    with pytest.raises(SettingsError, match=r"dataset_hash data1 \(was data0\)"):
+        train(workspace, put_dataset(workspace, seed=1), quick)
+
+
+def test_a_run_interrupted_in_an_epoch_continues_on_another_machine_as_if_nothing_had_happened(
+    workspace: Workspace, dataset_uri: str, quick: RunSettings
+) -> None:
+    settings = changed(quick, epochs=4)
+    whole = train(workspace, dataset_uri, changed(quick, "whole", epochs=4))
+
+    interrupt_after(2, workspace, load_dataset(workspace, dataset_uri), settings)
+    other_machine = Workspace(workspace.store, workspace.folder.with_name("elsewhere"))
+    resumed = train(other_machine, dataset_uri, settings)
+
+    assert [without_time(record) for record in resumed.history] == [without_time(record) for record in whole.history]
+    assert resumed.model_hash == whole.model_hash
+
+
+def test_a_finished_run_leaves_no_state_behind(workspace: Workspace, dataset_uri: str, quick: RunSettings) -> None:
+    train(workspace, dataset_uri, quick)
+    assert {item.key for item in workspace.store.list(layout.run("quick"))} == {
+        layout.run("quick", "run.json"),
+        layout.run("quick", "result.json"),
+    }
+
+
+def test_a_damaged_state_is_not_used(workspace: Workspace, dataset_uri: str, quick: RunSettings) -> None:
+    interrupt_after(1, workspace, load_dataset(workspace, dataset_uri), quick)
+    (workspace.run_folder("quick") / "state.pt").write_bytes(b"half")
+    assert len(train(workspace, dataset_uri, quick).history) == 2
+
+
+def test_two_processes_do_not_train_one_run(workspace: Workspace, dataset_uri: str, quick: RunSettings) -> None:
+    with (
+        alone(workspace.run_folder("quick"), "quick"),
+        pytest.raises(SettingsError, match="being trained by another process"),
+    ):
+        train(workspace, dataset_uri, quick)
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_with_advice(
+    workspace: Workspace, dataset_uri: str, quick: RunSettings
+) -> None:
+    with pytest.raises(ModelError, match="lower train"):
+        train(workspace, dataset_uri, changed(quick, learning_rate=1e30, steps_per_epoch=6))
+
+
+def test_an_unknown_model_is_refused_before_anything_is_written(
+    workspace: Workspace, dataset_uri: str, quick: RunSettings
+) -> None:
+    model = quick.model.model_copy(update={"encoder": "resnet19"})
+    with pytest.raises(SettingsError, match="did you mean resnet18"):
+        train(workspace, dataset_uri, quick.model_copy(update={"model": model}))
+    assert not list(workspace.store.list("runs/"))
+
+
+def test_a_dataset_without_validation_is_refused_with_the_fix(
+    workspace: Workspace, dataset_uri: str, quick: RunSettings
+) -> None:
+    dataset = load_dataset(workspace, dataset_uri)
+    alone_training = dataset.model_copy(update={"entries": dataset.entries[:2]})
+    with pytest.raises(DataError, match=r"no validation series.*prepare.splits"):
+        train_run(workspace, alone_training, quick.model, quick.train)
+
+
+def test_local_backend_refuses_several_workers(workspace: Workspace, dataset_uri: str, quick: RunSettings) -> None:
+    with pytest.raises(SettingsError, match="in one process, not in 2"):
+        train(workspace, dataset_uri, changed(quick, backend="local", workers=2))
+
+
+class PowerCutError(Exception):
+    """Ends a run between two epochs, as a failing machine would."""
+
+
+def interrupt_after(epochs: int, workspace: Workspace, dataset: Dataset, settings: RunSettings) -> None:
+    with pytest.raises(PowerCutError):
+        train_run(workspace, dataset, settings.model, settings.train, settings.name, stop_after(epochs))
+
+
+def stop_after(epochs: int) -> Callable[[EpochRecord], None]:
+    def report(record: EpochRecord) -> None:
+        # The epoch before this one is in the bucket for certain; this one may still be on its way.
+        if record.epoch == epochs:
+            raise PowerCutError
+
+    return report
+
+
+def without_time(record: EpochRecord) -> EpochRecord:
+    return record.model_copy(update={"seconds": 0.0})
