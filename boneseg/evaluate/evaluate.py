@@ -185,9 +185,9 @@ def console_table(result: EvaluationResult) -> str:
         span = "one patient only" if interval is None else " to ".join(_two_digits(end * 100) for end in interval)
         shares = (_two_digits(None if value is None else value * 100) for value in (paper, patient))
         lines.append(f"{'':<12}{method[:31]:<32}" + "{:>9}{:>10}".format(*shares) + f"{span:>20}")
-    lines.append(
-        f"Protocol patient: mean over {len(result.series)} series of {len(set(result.patients().values()))} patients."
-    )
+    patients = len(set(result.patients().values()))
+    plural = "patient" if patients == 1 else "patients"
+    lines.append(f"Protocol patient: mean over {len(result.series)} series of {patients} {plural}.")
     return "\n".join(lines)
 
 
