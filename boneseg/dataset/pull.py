@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
+from pydantic import ValidationError
+
 from boneseg.config import PullSettings, StoreSettings
 from boneseg.dataset.facts import FACTS_VERSION, ObjectFacts, inspect
 from boneseg.dataset.recognise import assemble
@@ -164,12 +166,11 @@ def _load(store: ObjectStore, secret: bytes) -> dict[str, ObjectFacts]:
     if text is None:
         return {}
     try:
-        head = json.loads(text)
-        if head["version"] != FACTS_VERSION or head["secret"] != _mark(secret):
-            return {}
-        state = _State.model_validate(head)
-    except (ValueError, LookupError) as error:
-        log.warning("%s is damaged and is made anew (%s)", store.uri(layout.OBJECTS_STATE), type(error).__name__)
+        state = _State.model_validate_json(text)
+    except ValidationError:
+        log.warning("%s is damaged or of another version; it is made anew", store.uri(layout.OBJECTS_STATE))
+        return {}
+    if (state.version, state.secret) != (FACTS_VERSION, _mark(secret)):
         return {}
     return {facts.ref.key: facts for facts in state.objects}
 

@@ -134,9 +134,7 @@ def open_store(settings: StoreSettings, folder: Path) -> ObjectStore:
             f"no object store runs in {folder}: start it with 'boneseg store start', or set store.endpoint to an S3 "
             "endpoint"
         )
-    store = ObjectStore(running.endpoint, settings.bucket, credentials(folder), settings.region)
-    store.ensure_bucket()
-    return store
+    return ObjectStore(running.endpoint, settings.bucket, credentials(folder), settings.region)
 
 
 def _home(folder: Path) -> Path:
