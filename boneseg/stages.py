@@ -15,9 +15,9 @@ from boneseg.storage.workspace import Workspace
 if TYPE_CHECKING:
     from boneseg.dataset.prepare import PrepareResult
     from boneseg.dataset.pull import PullResult
-    from boneseg.evaluate.evaluate import EvaluationResult
+    from boneseg.evaluate.records import EvaluationResult
     from boneseg.registry.publish import PublishResult
-    from boneseg.train.train import TrainResult
+    from boneseg.train.runs import TrainResult
     from boneseg.tune.tune import TuneResult
 
 log = logging.getLogger(__name__)

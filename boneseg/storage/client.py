@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from urllib3.exceptions import MaxRetryError, ResponseError
 from boneseg.errors import StoreError
 
 CONNECT_SECONDS, READ_SECONDS, RETRIES = 5.0, 60.0, 3
+PART_BYTES = 16 * 2**20
+"""Files above this size are sent in parts of it."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ class ObjectStore:
     def upload(self, path: Path, key: str, content_type: str = "application/octet-stream") -> str:
         """Store a file and return its URI."""
         with self._translated(key):
-            self._client.fput_object(self.bucket, key, str(path), content_type=content_type)
+            self._client.fput_object(self.bucket, key, str(path), content_type=content_type, part_size=PART_BYTES)
         return self.uri(key)
 
     def download(self, key: str, path: Path) -> None:
@@ -205,6 +208,19 @@ class ObjectStore:
                 f"{self.endpoint} does not answer ({type(error).__name__}): check store.endpoint, or start the "
                 "embedded store with 'boneseg store start'"
             ) from error
+
+
+def etag_of(path: Path) -> str:
+    """Return the ETag that ``upload`` gives a file: its MD5, or that of its parts' MD5s and their number."""
+
+    def md5(data: bytes = b"") -> hashlib._Hash:
+        return hashlib.md5(data, usedforsecurity=False)
+
+    with path.open("rb") as file:
+        parts = [md5(part) for part in iter(lambda: file.read(PART_BYTES), b"")] or [md5()]
+    if len(parts) == 1:
+        return parts[0].hexdigest()
+    return f"{md5(b''.join(part.digest() for part in parts)).hexdigest()}-{len(parts)}"
 
 
 def _code(error: BaseException | None) -> str:

@@ -1,15 +1,11 @@
 """A local folder into the bucket, for those who have no S3 client at hand."""
 
-import hashlib
-import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from boneseg.errors import DataError
 from boneseg.progress import track
-from boneseg.storage.client import ObjectStore
-
-log = logging.getLogger(__name__)
+from boneseg.storage.client import ObjectStore, etag_of
 
 
 def upload_folder(store: ObjectStore, folder: Path, prefix: str, parallel: int = 8) -> int:
@@ -32,21 +28,15 @@ def upload_folder(store: ObjectStore, folder: Path, prefix: str, parallel: int =
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     if not files:
         raise DataError(f"{folder} holds no file; name the folder that holds the CT series")
-    there = {item.key: (item.size, item.etag) for item in store.list(prefix)}
+    there = {item.key: item for item in store.list(prefix)}
 
     def send(path: Path) -> bool:
         key = prefix + path.relative_to(folder).as_posix()
-        if key in there and _same(path, *there[key]):
+        known = there.get(key)
+        if known is not None and known.size == path.stat().st_size and known.etag == etag_of(path):
             return False
         store.upload(path, key)
         return True
 
     with ThreadPoolExecutor(parallel) as pool:
         return sum(track(pool.map(send, files), "upload", total=len(files), unit="files"))
-
-
-def _same(path: Path, size: int, etag: str) -> bool:
-    if path.stat().st_size != size:
-        return False
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() == etag
