@@ -113,7 +113,7 @@ class _Patient:
         self._body = Body(rng, float(self._scale[1]), float(self._shift[1]))
         self._organs: list[Organ] = organs(rng)
         self._outside: list[Outside] = surroundings(rng, self._body)
-        self._cortical, self._spongy = rng.uniform(650, 1150), rng.uniform(70, 210)
+        self._cortical, self._spongy = rng.uniform(500, 1050), rng.uniform(40, 160)
         self._noise, self._blur = rng.uniform(12, 24), rng.uniform(0.55, 0.8)
 
     def scan(self, geometry: Geometry, index: int) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
@@ -195,7 +195,7 @@ class _Patient:
             distance = np.maximum(distance, _JOINT_MM - nearest[window])
             nearest[window] = np.minimum(nearest[window], distance)
             core = self._spongy + bone.core_at(plane.z) + 55 * grain[window] + 35 * coarse[window]
-            shell = self._cortical + 90 * coarse[window] + 40 * grain[window]
+            shell = self._cortical + 150 * coarse[window] + 40 * grain[window]
             hard = 1 / (1 + np.exp(-np.clip((bone.cortex_at(plane.z) + distance) / 0.45, -30, 30)))
             part = np.clip(0.5 - distance / plane.pixel, 0, 1)
             target = hu[window]
