@@ -140,10 +140,13 @@ def prepare(catalogue: str | None, config: Path | None, overrides: tuple[str, ..
 @with_settings
 def tune(dataset: str | None, config: Path | None, overrides: tuple[str, ...]) -> None:
     """Search for the best architecture, encoder and training settings with Ray Tune."""
-    from boneseg.tune.tune import console_table
-
     result = _stages(config, overrides).tune(dataset)
-    click.echo(console_table(result))
+    for row in result.rows:
+        score = f"{row.best_mean_iou:.2%}" if row.best_mean_iou is not None else f"failed: {row.error}"
+        click.echo(
+            f"{row.architecture:<14}{row.encoder:<20}{row.loss:<20}{row.learning_rate:<10.2g}"
+            f"{row.epochs:>3} epochs  validation mean IoU {score}"
+        )
     click.echo(f"table {result.table_uri}\ntrain with the best settings: boneseg train --tuned")
 
 
