@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import re
@@ -113,7 +114,7 @@ def run_local(name: str, parameters: dict[str, Any]) -> Path:
             for category in (RuntimeWarning, UserWarning):
                 warnings.filterwarnings("ignore", category=category, module=r"kfp\.")
             try:
-                pipeline(**parameters)
+                _without_retries(pipeline)(**parameters)
             except RuntimeError as error:
                 raise _failure(error, shown, Path(log.name)) from error
     made = sorted(path for path in root.iterdir() if path.is_dir() and path not in before)
@@ -154,6 +155,16 @@ def _pipeline(name: str) -> Any:
     if name not in PIPELINES:
         raise SettingsError(f"there is no pipeline {name!r}; there are {', '.join(PIPELINES)}")
     return PIPELINES[name]
+
+
+def _without_retries(pipeline: Any) -> Any:
+    """Return a copy that fails at once: retries are for lost nodes, and here a person waits for the reason."""
+    mine = copy.deepcopy(pipeline)
+    spec = mine.component_spec.implementation.graph
+    for graph in (spec.root, *spec.components.values()):
+        for task in graph.dag.tasks.values():
+            task.ClearField("retry_policy")
+    return mine
 
 
 def _failure(error: RuntimeError, shown: _Progress, log: Path) -> BonesegError:

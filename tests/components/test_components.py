@@ -1,0 +1,96 @@
+"""The steps as plain functions, on a real store."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kfp import dsl
+
+from boneseg.config import RunSettings, load_settings, parse_settings
+from boneseg.errors import SettingsError
+from boneseg.storage import layout
+from boneseg.storage.workspace import Workspace
+from components.configure.component import configure
+from components.evaluate.component import evaluate
+from components.prepare.component import prepare
+from components.publish.component import publish
+from components.pull.component import pull
+from components.train.component import train
+from tests.pipelines.tiny import as_on_a_cluster, overrides, put_phantoms
+
+
+def test_configure_keeps_defaults_for_what_is_not_given() -> None:
+    assert parse_settings(configure.python_func()) == RunSettings()
+
+
+def test_configure_takes_typed_parameters_and_lets_overrides_win() -> None:
+    made = parse_settings(
+        configure.python_func(name="2020", epochs=7, learning_rate=1e-5, bucket="mine", overrides=["train.epochs=9"])
+    )
+    assert made == load_settings(
+        overrides=('name="2020"', "train.epochs=9", "train.learning_rate=0.00001", "store.bucket=mine")
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"loss": "focal"}, "train.loss = 'focal'"),
+        ({"endpoint": "s3.example.org"}, "must start with http"),
+        ({"overrides": ["train.epoch=3"]}, "unknown key"),
+        ({"epochs": -1}, "train.epochs = -1"),
+    ],
+)
+def test_configure_names_a_wrong_value_before_any_data_is_touched(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(SettingsError, match=told):
+        configure.python_func(**given)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_steps_carry_a_bucket_of_series_to_a_published_model(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_on_a_cluster(workspace, monkeypatch)
+    put_phantoms(workspace, tmp_path)
+    settings = configure.python_func(overrides=overrides(workspace, tmp_path))
+
+    def artifact(kind: type, name: str) -> Any:
+        return kind(name=name, uri=str(tmp_path / name), metadata={})
+
+    fingerprint, catalogue_uri, changed, code_version = pull.python_func(settings=settings)
+    assert changed
+    dataset = artifact(dsl.Dataset, "dataset")
+    dataset_uri, *_ = prepare.python_func(settings, catalogue_uri, code_version, dataset)
+    assert dataset.metadata["series"] == {"train": 1, "validation": 1, "test": 1}
+
+    model, training = artifact(dsl.Model, "model"), artifact(dsl.Metrics, "training")
+    model_uri, model_hash = train.python_func(settings, dataset_uri, code_version, model, training)
+    assert (model.metadata["model_uri"], model.metadata["model_hash"]) == (model_uri, model_hash)
+    assert training.metadata["best epoch"] == 1
+
+    metrics, confusion = artifact(dsl.Metrics, "metrics"), artifact(dsl.ClassificationMetrics, "confusion")
+    summary, report, tables = (
+        artifact(dsl.Markdown, "summary"),
+        artifact(dsl.HTML, "report"),
+        artifact(dsl.Dataset, "t"),
+    )
+    evaluation_uri, _ = evaluate.python_func(
+        settings, model_uri, dataset_uri, code_version, metrics, confusion, summary, report, tables
+    )
+    assert 0 <= metrics.metadata["bone_dice_patient"] <= 1
+    json.dumps([metrics.metadata, confusion.metadata], allow_nan=False)
+    rows = [row["row"] for row in confusion.metadata["confusionMatrix"]["rows"]]
+    assert sum(map(sum, rows)) == 12 * 96 * 96
+    assert "| Method |" in Path(summary.path).read_text()
+    assert "<html" in Path(report.path).read_text()
+
+    decision = artifact(dsl.Markdown, "decision")
+    version, promoted, reason = publish.python_func(
+        settings, model_uri, evaluation_uri, dataset_uri, code_version, decision
+    )
+    assert (version, promoted) == ("1", True)
+    assert reason in Path(decision.path).read_text()
+    assert json.loads(workspace.store.read(layout.PUBLISHED_STATE))["fingerprint"] == fingerprint
+    assert not pull.python_func(settings=settings)[2], "nothing changed since the model was published"
