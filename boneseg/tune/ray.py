@@ -82,8 +82,9 @@ def run_trials(sweep: Sweep) -> list[Outcome]:
                 max_concurrent_trials=settings.parallel,
                 reuse_actors=True,  # a new process for each trial would import torch each time
                 search_alg=OptunaSearch(seed=sweep.settings.train.seed),
+                # A trial that reached max_t would be stopped before it could save its model.
                 scheduler=ASHAScheduler(
-                    time_attr=EPOCH, max_t=settings.epochs, grace_period=1, reduction_factor=HALVING
+                    time_attr=EPOCH, max_t=settings.epochs + 1, grace_period=1, reduction_factor=HALVING
                 ),
             ),
             run_config=tune.RunConfig(
