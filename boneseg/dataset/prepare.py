@@ -24,7 +24,16 @@ from boneseg.config import CLASSES, PrepareSettings, Split, stable_hash
 from boneseg.dataset.manifest import Dataset, DatasetEntry, ShardRecord
 from boneseg.dataset.read import read_labelled
 from boneseg.dataset.shards import find_shard, save_shard
-from boneseg.dataset.splits import Override, SplitState, assign, group_people, load_state, override_for, read_overrides
+from boneseg.dataset.splits import (
+    Override,
+    SplitState,
+    assign,
+    group_people,
+    load_state,
+    override_for,
+    read_overrides,
+    traits,
+)
 from boneseg.errors import DataError, LabelError, SeriesError
 from boneseg.progress import track
 from boneseg.storage import layout
@@ -97,8 +106,9 @@ def prepare(workspace: Workspace, catalogue_uri: str, settings: PrepareSettings)
     if not records:
         raise DataError(_nothing_usable(catalogue, labelled, made))
     state = load_state(workspace)
-    splits = assign(records, state.patients, settings.splits, overrides)
-    kept = SplitState(patients=state.patients | splits)
+    splits = assign(records, state.known, settings.splits, overrides)
+    now = {trait: splits[record.patient] for record in records for trait in traits(record)}
+    kept = SplitState(known=state.known | now)
     if kept != state:
         workspace.store.write(layout.SPLITS_STATE, kept.to_json(), "application/json")
     entries, notes = _entries(records, splits)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from boneseg.config import CLASSES
@@ -15,8 +16,8 @@ from boneseg.errors import DataError, StoreError
 from boneseg.geometry import Geometry
 from boneseg.storage import layout
 from boneseg.storage.cache import Cache
-from boneseg.storage.catalogue import GeometryRecord, ObjectRef, SeriesRow
-from boneseg.storage.hashing import sha256_array, sha256_file
+from boneseg.storage.catalogue import GeometryRecord, SeriesRow
+from boneseg.storage.hashing import sha256_array
 from boneseg.storage.workspace import Workspace
 
 IMAGE_FILE, LABEL_FILE, RECORD_FILE = "image.npy", "label.npy", "shard.json"
@@ -46,7 +47,7 @@ def save_shard(
     """Put a prepared series into the bucket; it counts as there once ``shard.json`` is.
 
     Args:
-        workspace: the bucket, and a folder with room for one series.
+        workspace: the bucket, and a folder whose cache keeps the shard for who reads it here.
         shard: name of the shard.
         row: the series it was made from.
         hu: (slice, row, column) in axial order.
@@ -55,10 +56,9 @@ def save_shard(
         outline_computed: whether the outline is ours.
         warnings: what is odd about the series.
     """
-    workspace.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="shard-", dir=workspace.folder) as folder:
-        image_ref = _upload(workspace, hu, Path(folder) / IMAGE_FILE, layout.shard(shard, IMAGE_FILE))
-        label_ref = _upload(workspace, label, Path(folder) / LABEL_FILE, layout.shard(shard, LABEL_FILE))
+    cache = Cache(workspace.cache, workspace.store)
+    image_ref = cache.put(layout.shard(shard, IMAGE_FILE), partial(_write, hu))
+    label_ref = cache.put(layout.shard(shard, LABEL_FILE), partial(_write, label))
     record = ShardRecord(
         shard=shard,
         series=row.series,
@@ -116,10 +116,8 @@ def count_classes(label: NDArray[np.uint8]) -> tuple[tuple[int, int, int], ...]:
     return tuple((int(row[0]), int(row[1]), int(row[2])) for row in rows)
 
 
-def _upload(workspace: Workspace, array: NDArray[np.generic], path: Path, key: str) -> ObjectRef:
-    try:
-        np.save(path, array, allow_pickle=False)
-    except OSError as error:
-        raise StoreError(f"{path.parent}: cannot write a shard ({error.strerror}); free some space there") from error
-    workspace.store.upload(path, key)
-    return ObjectRef(key=key, size=path.stat().st_size, etag="", sha256=sha256_file(path))
+def _write(array: NDArray[np.generic], path: Path) -> None:
+    # Not np.save: on a full disk it may cut the file short without a word.
+    with path.open("wb") as file:
+        npy.write_array_header_1_0(file, npy.header_data_from_array_1_0(array))
+        file.write(np.ascontiguousarray(array).data)

@@ -2,7 +2,8 @@
 
 A patient's split is written to the bucket at first sight and never changes, so the test set stays frozen and models of
 different times stay comparable. Patients who share a study or have the same pixels are one person under several
-numbers; they go together.
+numbers; they go together. Studies and pixels are remembered too: a file that was renamed, or a patient whose number was
+corrected, stays where it was.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ COLUMNS = {"series", "patient", "split"}
 
 
 class SplitState(Record):
-    """The splits of all patients ever seen, as the bucket keeps them."""
+    """What is decided, as the bucket keeps it."""
 
-    patients: dict[str, Split]
+    known: dict[str, Split]
+    """Split of every patient key, study key and pixel hash ever seen."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def load_state(workspace: Workspace) -> SplitState:
     """
     text = workspace.store.read_if_there(layout.SPLITS_STATE)
     if text is None:
-        return SplitState(patients={})
+        return SplitState(known={})
     try:
         return SplitState.model_validate_json(text)
     except ValidationError as error:
@@ -113,7 +115,7 @@ def assign(
 
     Args:
         records: all usable series; their ``patient`` already follows the overrides.
-        frozen: patient key -> split, from earlier runs.
+        frozen: ``SplitState.known`` of earlier runs.
         settings: shares.
         overrides: lines of the override file.
 
@@ -144,6 +146,11 @@ def assign(
     return {record.patient: decided[person] for person, members in people.items() for record in members}
 
 
+def traits(record: ShardRecord) -> tuple[str, str, str]:
+    """Return what tells a person: keys of patient and study, hash of the pixels."""
+    return record.patient, record.study, record.pixel_hash
+
+
 def group_people(records: Sequence[ShardRecord]) -> dict[str, list[ShardRecord]]:
     """Group series by person: the same patient key, the same study or the same pixels.
 
@@ -158,9 +165,9 @@ def group_people(records: Sequence[ShardRecord]) -> dict[str, list[ShardRecord]]
             patient = parent[patient]
         return patient
 
-    first: dict[tuple[str, str], str] = {}
+    first: dict[str, str] = {}
     for record in records:
-        for link in (("study", record.study), ("pixels", record.pixel_hash)):
+        for link in traits(record):
             one, other = find(record.patient), find(first.setdefault(link, record.patient))
             parent[max(one, other)] = min(one, other)
     people: dict[str, list[ShardRecord]] = {}
@@ -181,7 +188,7 @@ def _decided(
     if len(given) > 1:
         places = " and ".join(f"{split} by {place}" for split, place in given.items())
         raise DataError(f"prepare.splits.override puts one patient into two splits: {places}; keep one of the two")
-    known = {frozen[record.patient]: record.source for record in members if record.patient in frozen}
+    known = {frozen[trait]: record.source for record in members for trait in traits(record) if trait in frozen}
     if len(known) > 1:
         places = " and ".join(f"{source} ({split})" for split, source in known.items())
         raise DataError(f"{places} are one person by study or pixels, but in two splits since earlier runs; remove one")

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -98,6 +98,23 @@ class Cache:
             self._keep(partial, path)
         return path
 
+    def put(self, key: str, write: Callable[[Path], None]) -> ObjectRef:
+        """Make an object and keep it here too, so that who made it need not fetch it.
+
+        Args:
+            key: of the object.
+            write: writes the content to the path it is given.
+
+        Raises:
+            StoreError: the store does not answer, or the disk is full.
+        """
+        with self._partial() as partial:
+            write(partial)
+            self.store.upload(partial, key)
+            ref = ObjectRef(key=key, size=partial.stat().st_size, etag="", sha256=sha256_file(partial))
+            self._keep(partial, self._by_content(ref.sha256))
+        return ref
+
     def _by_content(self, sha256: str) -> Path:
         return self.folder / "objects" / sha256[:2] / sha256
 
@@ -123,7 +140,7 @@ class Cache:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield path
         except OSError as error:
-            raise StoreError(f"{self.folder}: cannot write to the cache ({error.strerror}); free some space") from error
+            raise StoreError(f"{self.folder}: cannot write to the cache ({_why(error)}); free some space") from error
         finally:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
@@ -155,6 +172,10 @@ class Cache:
                 return
             path.unlink(missing_ok=True)
             excess -= size
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or str(error)  # numpy has no error number for a disk that is full
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:

@@ -3,7 +3,7 @@
 OBJECTS_STATE = "state/objects.json"
 """What pull knows of each raw object, so that the next pull reads only what changed."""
 SPLITS_STATE = "state/splits.json"
-"""Patient key -> split, frozen at first sight."""
+"""Key of patient, study or pixels -> split, frozen at first sight."""
 PATIENT_KEY_STATE = "state/patient-key"
 """Secret of the keyed hash that stands for a patient; beside the raw data it protects, used if none is given."""
 PUBLISHED_STATE = "state/published.json"

@@ -1,6 +1,7 @@
 import csv
 import io
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from boneseg.dataset.manifest import Dataset
 from boneseg.dataset.prepare import PrepareResult, prepare
 from boneseg.dataset.pull import pull
 from boneseg.dataset.shards import load_dataset, open_shard
-from boneseg.errors import DataError
+from boneseg.errors import DataError, StoreError
 from boneseg.nifti import write_volume
 from boneseg.storage import layout
 from boneseg.storage.upload import upload_folder
@@ -159,6 +160,20 @@ def test_series_of_one_dicom_patient_share_a_split(workspace: Workspace, tmp_pat
     assert len(set(splits.values())) == 3
 
 
+def test_a_renamed_file_stays_in_its_split(workspace: Workspace, tmp_path: Path) -> None:
+    for seed in range(6):
+        case(tmp_path / "data" / f"case{seed}", seed)
+    first, before = run(workspace, tmp_path / "data")
+    for item in list(workspace.store.list("raw/")):
+        workspace.store.delete(item.key)
+    for folder in sorted((tmp_path / "data").iterdir()):
+        folder.rename(folder.with_name(f"renamed-{folder.name}"))
+    second, after = run(workspace, tmp_path / "data")
+    assert (second.made, second.dataset_hash, second.test_hash) == (0, first.dataset_hash, first.test_hash)
+    splits = {f"renamed-{entry.shard.source}": entry.split for entry in before.entries}
+    assert {entry.shard.source: entry.split for entry in after.entries} == splits
+
+
 def test_an_override_unites_files_of_one_patient_and_places_them(workspace: Workspace, tmp_path: Path) -> None:
     for seed in range(4):
         case(tmp_path / "data" / f"case{seed}", seed)
@@ -205,6 +220,22 @@ def test_a_half_written_shard_is_made_again(workspace: Workspace, tmp_path: Path
     again, dataset = run(workspace, tmp_path / "data")
     assert (again.made, again.reused) == (1, 2)
     assert open_shard(workspace, record).image.shape == record.geometry.shape
+
+
+def test_a_full_disk_is_one_clear_sentence_and_leaves_no_shard(workspace: Workspace, tmp_path: Path) -> None:
+    for seed in range(3):
+        case(tmp_path / "data" / f"case{seed}", seed)
+    upload_folder(workspace.store, tmp_path / "data", "raw/")
+    uri = pull(workspace, StoreSettings(), PullSettings()).catalogue_uri
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))  # image.npy has 7 kB
+    try:
+        with pytest.raises(StoreError, match=r"cannot write to the cache .* free some space"):
+            prepare(workspace, uri, SETTINGS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(workspace.store.list("shards/"))
+    assert prepare(workspace, uri, SETTINGS).made == 3
 
 
 SCRIPT = """

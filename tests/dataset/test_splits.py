@@ -111,6 +111,12 @@ def test_a_person_in_two_frozen_splits_is_refused_by_name() -> None:
         assign(records, {"p0000": Split.TRAIN, "twin": Split.TEST}, SplitSettings())
 
 
+@pytest.mark.parametrize("known", ["study-p0002", "pixels-p0002-p0002/ct", "p0002"])
+def test_a_study_or_picture_seen_before_decides_for_a_new_patient_number(known: str) -> None:
+    record = series("p0002", study="study-p0002", pixels="pixels-p0002-p0002/ct")
+    assert assign([*patients(2), record], {known: Split.VALIDATION}, SplitSettings())["p0002"] == Split.VALIDATION
+
+
 def test_overrides_decide_for_new_patients() -> None:
     overrides = [Override(2, f"p000{number}/", None, Split.TEST) for number in range(3)]
     splits = assign(patients(6), {}, SplitSettings(), overrides)
