@@ -72,9 +72,10 @@ def _compare(candidate: Score, champion: Score, min_gain: float) -> Decision:
         f"its mean bone Dice of {means[0]:.4f} against {means[1]:.4f} of {old} on the same {len(pairs)} test series "
         f"({gain.mean:+.4f}{interval})"
     )
+    needed = f"a gain of more than {min_gain:.4f}" if min_gain else "a gain"
     if gain.mean > min_gain:
-        return _rises(f"{new} becomes champion because {numbers} is a gain of more than {min_gain:.4f}.")
-    return _stays(f"{new} stays challenger because {numbers} is not a gain of more than {min_gain:.4f}.")
+        return _rises(f"{new} becomes champion because {numbers} is {needed}.")
+    return _stays(f"{new} stays challenger because {numbers} is not {needed}.")
 
 
 def _patients(score: Score, series: list[str]) -> list[str]:

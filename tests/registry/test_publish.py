@@ -7,12 +7,16 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from boneseg.config import PublishSettings, RunSettings
+from boneseg.config import PublishSettings, RunSettings, SplitSettings, load_settings
+from boneseg.dataset.prepare import prepare
+from boneseg.dataset.pull import pull
 from boneseg.errors import ModelError
+from boneseg.evaluate.evaluate import evaluate
 from boneseg.registry.client import Registry
 from boneseg.registry.publish import publish, resolve
 from boneseg.storage import layout
 from boneseg.storage.workspace import Workspace
+from tests.pipelines.tiny import SPLITS, put_phantoms
 from tests.registry.factory import upload_a_model, write_a_dataset, write_an_evaluation
 
 SETTINGS = RunSettings()
@@ -150,6 +154,24 @@ def test_a_champion_whose_files_are_gone_gives_way(workspace: Workspace, dataset
     result = publish(workspace, second, write_an_evaluation(workspace, second_hash, GOOD), dataset, SETTINGS)
     assert result.promoted
     assert "gone" in result.reason
+
+
+@pytest.mark.slow
+def test_the_champion_is_measured_again_where_the_test_set_has_grown(workspace: Workspace, tmp_path: Path) -> None:
+    settings = load_settings(overrides=("evaluate.bootstrap=100", "prepare.parallel=1"))
+    published = []
+    for seed, names in ((1, "abc"), (2, "abcd")):
+        put_phantoms(workspace, tmp_path, names)
+        lines = ["series,patient,split", *(f"{name},p-{name},{SPLITS.get(name, 'test')}" for name in names)]
+        (tmp_path / "splits.csv").write_text("\n".join(lines) + "\n")
+        splits = SplitSettings(override=tmp_path / "splits.csv")
+        pulled = pull(workspace, settings.store, settings.pull)
+        prepared = prepare(workspace, pulled.catalogue_uri, settings.prepare.model_copy(update={"splits": splits}))
+        uri, _ = upload_a_model(workspace, seed)
+        evaluation = evaluate(workspace, uri, prepared.dataset_uri, settings.evaluate)
+        published.append(publish(workspace, uri, evaluation.evaluation_uri, prepared.dataset_uri, settings))
+    assert "there was no champion" in published[0].reason
+    assert "of bone:1 on the same 2 test series" in published[1].reason
 
 
 def test_an_evaluation_of_another_model_is_refused(workspace: Workspace, dataset: str) -> None:
