@@ -9,7 +9,6 @@ corrected, stays where it was.
 from __future__ import annotations
 
 import csv
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +22,7 @@ from boneseg.dataset.manifest import ShardRecord
 from boneseg.errors import DataError
 from boneseg.storage import layout
 from boneseg.storage.catalogue import Record
-from boneseg.storage.hashing import pseudonym
+from boneseg.storage.hashing import combine, pseudonym
 from boneseg.storage.workspace import Workspace
 
 COLUMNS = {"series", "patient", "split"}
@@ -109,9 +108,10 @@ def assign(
 ) -> dict[str, Split]:
     """Decide the split of every patient.
 
-    Known patients keep theirs. New ones, in the order of a hash of their key, first fill the test set up to its share
-    of all patients (at least one), then validation (at least one, from three patients on), and the rest is trained on
-    (at least one).
+    Known patients keep theirs. New ones, in the order of a hash of their pixels, first fill the test set up to its
+    share of all patients (at least one), then validation (at least one, from three patients on), and the rest is
+    trained on (at least one). Keys of patients depend on a bucket's secret, pixels do not: the same data is split in
+    the same way everywhere.
 
     Args:
         records: all usable series; their ``patient`` already follows the overrides.
@@ -140,6 +140,7 @@ def assign(
             "all usable series belong to one patient, who cannot be both trained and tested on; add a second patient, "
             "or set prepare.splits.test=0"
         )
+    new.sort(key=lambda person: combine(sorted(record.pixel_hash for record in people[person])))
     decided |= _fill(new, Counter(decided.values()), settings)
     if Split.TRAIN not in decided.values():
         raise DataError("no patient is left to train on; add patients or change prepare.splits.override")
@@ -203,9 +204,9 @@ def _decided(
 
 
 def _fill(new: Sequence[str], counts: Counter[Split], settings: SplitSettings) -> dict[str, Split]:
-    """Give new people a split so that shares over all people are kept as nearly as whole people allow."""
+    """Give new people, in their order, a split so that shares over all are kept as nearly as whole people allow."""
     total = len(new) + counts.total()
-    waiting = sorted(new, key=lambda person: hashlib.sha256(person.encode()).digest(), reverse=True)
+    waiting = list(reversed(new))
     wanted = {
         Split.TEST: _share(settings.test, total),
         Split.VALIDATION: _share(settings.validation, total) if total >= 3 else 0,

@@ -79,6 +79,15 @@ def test_shares_hold_for_many_patients_and_do_not_depend_on_order() -> None:
     assert assign(records[::-1], {}, SplitSettings(validation=0.15, test=0.2)) == splits
 
 
+def test_the_split_does_not_depend_on_the_secret_behind_patient_keys() -> None:
+    records = patients(40)
+    elsewhere = [
+        record.model_copy(update={"patient": pseudonym(b"other", "patient", record.patient)}) for record in records
+    ]
+    here, there = assign(records, {}, SplitSettings()), assign(elsewhere, {}, SplitSettings())
+    assert [here[record.patient] for record in records] == [there[record.patient] for record in elsewhere]
+
+
 def test_shares_hold_when_patients_come_one_by_one() -> None:
     splits: dict[str, Split] = {}
     for count in range(2, 101):
