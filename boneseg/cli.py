@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -285,6 +286,8 @@ def _show_problems(problems: Sequence[Problem]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line: one clear sentence for a fault of the input, the traceback only with ``--debug``."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    # Ended by a scheduler or a time limit: as Ctrl-C, so that what was started here is stopped again.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     debug = "--debug" in given
     try:
         cli.main(args=given, prog_name="boneseg", standalone_mode=False)

@@ -172,7 +172,7 @@ def _launch(home: Path, ports: dict[str, int]) -> StoreStatus:
         process = subprocess.Popen(
             _command(home, ports),
             cwd=home,
-            env=inherited | {"GOMEMLIMIT": "256MiB"},
+            env=inherited | {"GOMEMLIMIT": "512MiB"},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
