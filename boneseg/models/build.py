@@ -85,6 +85,25 @@ def check_model(settings: ModelSettings) -> None:
         raise SettingsError(smp.misfit(settings.architecture, settings.encoder, wrong))
 
 
+def check_batch_of_one(settings: ModelSettings, crop: int) -> None:
+    """Check that a network trains on one image at a time; one that pools an image to a single value does not.
+
+    Args:
+        settings: of the network.
+        crop: side of a training image in pixels.
+
+    Raises:
+        SettingsError: it does not.
+    """
+    try:
+        build_model(settings).train()(torch.zeros(1, 1, crop, crop))
+    except ValueError as error:
+        raise SettingsError(
+            f"train.batch_size = 1: {settings.architecture} on {settings.encoder} normalises over a batch and cannot "
+            "train on single images; set train.batch_size to 2 or more"
+        ) from error
+
+
 def parameters(network: nn.Module) -> int:
     """Return how many numbers training adjusts."""
     return sum(weight.numel() for weight in network.parameters() if weight.requires_grad)

@@ -45,14 +45,22 @@ def save_model(
         run: name of the training run.
         best_epoch: epoch whose weights these are.
         history: what every epoch measured.
+
+    Raises:
+        ModelError: the disk is full or the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CARD_FILE).unlink(missing_ok=True)
     # Safetensors takes plain memory order only, and refuses two names for one tensor.
     weights = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
     partial = folder / f".{WEIGHTS_FILE}.partial"
-    safetensors.torch.save_file(weights, partial)
-    partial.replace(folder / WEIGHTS_FILE)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Space that a failed attempt took is free again before the next one asks for some.
+        partial.unlink(missing_ok=True)
+        (folder / CARD_FILE).unlink(missing_ok=True)
+        safetensors.torch.save_file(weights, partial)
+        partial.replace(folder / WEIGHTS_FILE)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{folder}: cannot write the model ({error}); free some space there") from error
     card = ModelCard(
         model_hash=_model_hash(folder, model, CLASSES),
         model=model,

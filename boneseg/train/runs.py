@@ -64,23 +64,24 @@ class RunRecord(Record):
         return [f"{key} {mine.get(key)} (was {theirs.get(key)})" for key in mine if mine.get(key) != theirs.get(key)]
 
 
-def claim(workspace: Workspace, name: str, record: RunRecord) -> None:
-    """Take a name for a run, or find that it has it already.
+def check_name(workspace: Workspace, name: str, record: RunRecord) -> None:
+    """Check that a name is free, or belongs to this very run.
 
     Raises:
         SettingsError: a run of this name was started with other settings or data.
     """
-    key = layout.run(name, RUN_FILE)
-    text = workspace.store.read_if_there(key)
-    if text is None:
-        workspace.store.write(key, record.to_json(), "application/json")
-        return
-    differences = record.differences(RunRecord.model_validate_json(text))
+    text = workspace.store.read_if_there(layout.run(name, RUN_FILE))
+    differences = record.differences(RunRecord.model_validate_json(text)) if text is not None else []
     if differences:
         raise SettingsError(
             f"run {name!r} was started with other settings or data: {', '.join(differences)}; "
             "give this run another name, or go back to the old values to continue that one"
         )
+
+
+def claim(workspace: Workspace, name: str, record: RunRecord) -> None:
+    """Take a name for a run."""
+    workspace.store.write(layout.run(name, RUN_FILE), record.to_json(), "application/json")
 
 
 def find_result(workspace: Workspace, name: str) -> TrainResult | None:

@@ -8,14 +8,14 @@ from boneseg.config import ModelSettings, RunSettings, Split, TrainSettings
 from boneseg.dataset.manifest import Dataset, ShardRecord
 from boneseg.dataset.shards import load_dataset
 from boneseg.errors import DataError, SettingsError
-from boneseg.models.build import build_model, check_model
+from boneseg.models.build import build_model, check_batch_of_one, check_model
 from boneseg.models.card import EpochRecord
 from boneseg.models.checkpoint import save_model, upload_model
 from boneseg.storage import layout
 from boneseg.storage.workspace import Workspace
 from boneseg.train.checkpoint import StateKeeper, TrainingState
 from boneseg.train.loop import Report, Task, fit
-from boneseg.train.runs import RESULT_FILE, RunRecord, TrainResult, alone, claim, find_result
+from boneseg.train.runs import RESULT_FILE, RunRecord, TrainResult, alone, check_name, claim, find_result
 from boneseg.train.team import Team
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,6 @@ def train_run(
         raise SettingsError(
             f"train.backend = local trains in one process, not in {settings.workers}; set train.backend to ray or auto"
         )
-    check_model(model)
     record = RunRecord.of(dataset.dataset_hash, model, settings)
     name = name or record.default_name()
     task = Task(
@@ -71,11 +70,15 @@ def train_run(
         training=_series(dataset, Split.TRAIN),
         validation=_series(dataset, Split.VALIDATION),
     )
-    claim(workspace, name, record)
+    check_name(workspace, name, record)
     finished = find_result(workspace, name)
     if finished is not None:
         log.info("run %s is finished; its model is used again", name)
         return finished
+    check_model(model)
+    if settings.batch_size == 1:
+        check_batch_of_one(model, settings.crop)
+    claim(workspace, name, record)
     with alone(workspace.run_folder(name), name):
         if settings.backend == "ray" or (settings.backend == "auto" and settings.workers > 1):
             from boneseg.train.ray import fit_with_ray

@@ -5,7 +5,7 @@ import torch
 
 from boneseg.config import ModelSettings
 from boneseg.errors import SettingsError
-from boneseg.models.build import BUILDERS, build_model, check_model, parameters
+from boneseg.models.build import BUILDERS, build_model, check_batch_of_one, check_model, parameters
 
 VIT = "tu-vit_tiny_patch16_224"
 
@@ -75,3 +75,9 @@ def test_checking_a_model_leaves_torch_random_numbers_alone() -> None:
     torch.manual_seed(1)
     check_model(ModelSettings(encoder="mobilenet_v2"))
     assert torch.equal(torch.rand(1), expected)
+
+
+def test_a_batch_of_one_is_refused_only_where_it_cannot_train() -> None:
+    check_batch_of_one(ModelSettings(encoder="mobilenet_v2"), crop=64)
+    with pytest.raises(SettingsError, match=r"set train.batch_size to 2"):
+        check_batch_of_one(ModelSettings(architecture="deeplabv3plus", encoder="mobilenet_v2"), crop=64)

@@ -94,3 +94,9 @@ def test_a_damaged_local_copy_is_fetched_again(workspace: Workspace, tmp_path: P
 def test_a_model_that_the_bucket_does_not_have_is_named(workspace: Workspace) -> None:
     with pytest.raises(StoreError, match="models/0123"):
         fetch_model(workspace, f"s3://{workspace.store.bucket}/models/0123/")
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ModelError, match=r"file/model: cannot write the model"):
+        save(tmp_path / "file" / "model")

@@ -1,3 +1,5 @@
+import resource
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +9,7 @@ import pytest
 from boneseg.config import RunSettings
 from boneseg.dataset.manifest import Dataset
 from boneseg.dataset.shards import load_dataset
-from boneseg.errors import DataError, ModelError, SettingsError
+from boneseg.errors import DataError, ModelError, SettingsError, StoreError
 from boneseg.geometry import axial
 from boneseg.inference import predict_volume
 from boneseg.models.card import EpochRecord
@@ -100,6 +102,22 @@ def test_a_finished_run_leaves_no_state_behind(workspace: Workspace, dataset_uri
 def test_a_damaged_state_is_not_used(workspace: Workspace, dataset_uri: str, quick: RunSettings) -> None:
     interrupt_after(1, workspace, load_dataset(workspace, dataset_uri), quick)
     (workspace.run_folder("quick") / "state.pt").write_bytes(b"half")
+    assert len(train(workspace, dataset_uri, quick).history) == 2
+
+
+def test_a_disk_that_is_full_is_named_and_leaves_no_half_state(
+    workspace: Workspace, dataset_uri: str, quick: RunSettings
+) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing too much then fails as on a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, limit[1]))
+    try:
+        with pytest.raises(StoreError, match=r"cannot write the training state.*free some space"):
+            train(workspace, dataset_uri, quick)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert {path.name for path in workspace.run_folder("quick").iterdir()} == {"lock"}
     assert len(train(workspace, dataset_uri, quick).history) == 2
 
 
