@@ -84,6 +84,7 @@ def compare_steps(model: ModelSettings, settings: TrainSettings, rounds: int) ->
 
 def time_epochs(model: ModelSettings, settings: TrainSettings, steps: int, epochs: int) -> list[float]:
     """Return the seconds of each epoch after a first one that warms up."""
+    torch.set_flush_denormal(True)
     precision: Precision = choose_precision("cpu")
     network = precision.place(build_model(model))
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True)
