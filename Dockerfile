@@ -19,6 +19,7 @@ ARG BONESEG_COMMIT=""
 ENV BONESEG_COMMIT=${BONESEG_COMMIT} \
     BONESEG_HOME=/var/lib/boneseg \
     HOME=/home/boneseg \
+    OMP_WAIT_POLICY=passive \
     PYTHONUNBUFFERED=1
 
 # Group 0 may write as the user does, for clusters that run containers under a random user of that group.

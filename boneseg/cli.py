@@ -286,6 +286,8 @@ def _show_problems(problems: Sequence[Problem]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line: one clear sentence for a fault of the input, the traceback only with ``--debug``."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    # On a busy machine, threads that spin while they wait for each other make a training step several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # Ended by a scheduler or a time limit: as Ctrl-C, so that what was started here is stopped again.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     debug = "--debug" in given

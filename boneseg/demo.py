@@ -22,7 +22,7 @@ PATIENTS, SLICES = 8, 24
 PHANTOM_SETTINGS: dict[str, dict[str, Any]] = {"train": {"epochs": 4, "steps_per_epoch": 30}}
 """What makes a useful network of eight phantoms in about two minutes on two cores."""
 
-DATA_SETTINGS: dict[str, dict[str, Any]] = {"train": {"epochs": 20, "steps_per_epoch": 100}}
+DATA_SETTINGS: dict[str, dict[str, Any]] = {"train": {"epochs": 8, "steps_per_epoch": 75}}
 """For a handful of real series: about a quarter of an hour on two cores."""
 
 
