@@ -191,7 +191,7 @@ class EvaluateSettings(Section):
     bootstrap: Annotated[int, Field(ge=100)] = 2000
     """Resamples behind a 95 % interval."""
     threshold_hu: float = 150.0
-    """Threshold of the classical method that stands beside the network; 150 did best on pelves among 100 to 200."""
+    """Threshold of the classical method that stands beside the network; on pelves 150 scores higher than 200."""
     batch_size: Annotated[int, Field(ge=1)] = 4
 
 
