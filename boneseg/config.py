@@ -11,6 +11,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from boneseg.errors import SettingsError
+from boneseg.pairs import refusal
+from boneseg.recipes import RECIPES, merged
 
 CLASSES = ("background", "patient outline", "bone")
 """Class names by label value: 0, 1, 2."""
@@ -117,11 +119,19 @@ class PreprocessSettings(Section):
     """HU that become 0 and 1; outside values are clipped."""
     spacing_mm: Annotated[float, Field(gt=0, le=10)] | None = None
     """In-plane pixel spacing to which slices are resampled; none = as they are."""
+    size: Annotated[int, Field(ge=32, le=4096)] | None = None
+    """Rows and columns to which every slice is resized, whatever its spacing, as the paper does; none = not."""
+    slices: Literal[1, 3, 5, 7] = 1
+    """Slices the network sees at once, as channels: the one to label in the middle, neighbours on both sides."""
+    slice_distance_mm: Annotated[float, Field(gt=0, le=20)] | None = None
+    """Distance of these neighbours; the nearest slice is taken. None = the very next slices."""
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _consistent(self) -> Self:
         if self.window[0] >= self.window[1]:
             raise ValueError(f"window {self.window} must be (low, high)")
+        if self.size is not None and self.spacing_mm is not None:
+            raise ValueError("size and spacing_mm exclude each other: set one of them to none")
         return self
 
 
@@ -130,7 +140,18 @@ class ModelSettings(Section):
 
     architecture: str = "unet"
     encoder: str = "resnet18"
+    """An encoder of segmentation-models-pytorch, ``tu-`` and the name of a timm model, or ``plain``: the encoder of
+    the paper's own networks."""
+    weights: Literal["none", "imagenet"] = "none"
+    """What the encoder starts from: random numbers, or weights learned on ImageNet."""
     preprocess: PreprocessSettings = PreprocessSettings()
+
+    @model_validator(mode="after")
+    def _works(self) -> Self:
+        reason = refusal(self.architecture, self.encoder)
+        if reason is not None:
+            raise ValueError(reason)
+        return self
 
 
 class TrainSettings(Section):
@@ -143,10 +164,17 @@ class TrainSettings(Section):
     """Slices a step and worker."""
     crop: Annotated[int, Field(ge=32, multiple_of=32)] = 256
     """Side of the square, in pixels, cut from a slice for training."""
+    optimizer: Literal["adamw", "adadelta"] = "adamw"
+    """adadelta has Keras's constants: rho 0.95, epsilon 1e-7."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """cosine = warm-up, then half a cosine down to 1 % of the learning rate."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    gradient_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """Longer gradients are shortened to this; none = never."""
     loss: Loss = Loss.CROSS_ENTROPY_DICE
-    augmentation: Literal["none", "basic"] = "basic"
+    augmentation: Literal["none", "basic", "ct", "paper"] = "basic"
+    """ct = differences between scanners, in HU; paper = the paper's operations on pictures."""
     bone_share: Annotated[float, Field(ge=0, le=1)] = 0.75
     """Share of training crops that are centred near bone."""
     workers: Annotated[int, Field(ge=1)] = 1
@@ -158,6 +186,8 @@ class TrainSettings(Section):
     """auto = bf16 autocast where the hardware computes in it."""
     loader_threads: Annotated[int, Field(ge=0)] = 1
     """Threads that prepare batches ahead of the network; 0 = none."""
+    weights_mirror: str | None = None
+    """Folder that holds ``<encoder>/model.safetensors``; none = ``weights/`` in the bucket, then the internet."""
     seed: int = 0
 
 
@@ -218,6 +248,14 @@ class RunSettings(Section):
     tune: TuneSettings = TuneSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     publish: PublishSettings = PublishSettings()
+    recipe: Literal["boneseg", "paper", "paper-tf-keras"] = "boneseg"
+    """Settings the run starts from; all that is given beside it stands above it. See ``recipes.RECIPES``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _on_recipe(cls, values: Any) -> Any:
+        recipe = values.get("recipe", "boneseg") if isinstance(values, dict) else None
+        return merged(RECIPES[recipe], values) if isinstance(recipe, str) and recipe in RECIPES else values
 
 
 def stable_hash(value: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from boneseg.config import RunSettings, StoreSettings, load_settings, stable_hash, work_folder
 from boneseg.errors import DataError
 from boneseg.progress import track
+from boneseg.recipes import merged
 from boneseg.stages import Stages
 from boneseg.storage import embedded, layout
 from boneseg.storage.client import ObjectStore
@@ -71,17 +72,7 @@ def _settings(data: Path | None, config: Path | None, overrides: tuple[str, ...]
         bucket = f"demo-{stable_hash(str(data.resolve()))}"
     given = load_settings(config, overrides)
     base = RunSettings(store=StoreSettings(bucket=bucket)).model_dump()
-    for source in (defaults, given.model_dump(exclude_unset=True)):
-        _merge(base, source)
-    return RunSettings.model_validate(base)
-
-
-def _merge(target: dict[str, Any], source: dict[str, Any]) -> None:
-    for key, value in source.items():
-        if isinstance(value, dict) and isinstance(target.get(key), dict):
-            _merge(target[key], value)
-        else:
-            target[key] = value
+    return RunSettings.model_validate(merged(merged(base, defaults), given.model_dump(exclude_unset=True)))
 
 
 def _fix_patient_secret(store: ObjectStore, prefix: str) -> None:

@@ -13,10 +13,11 @@ from boneseg.config import CLASSES, ModelSettings
 from boneseg.errors import SettingsError
 from boneseg.models import smp
 
-Builder = Callable[[str], nn.Module]
+Builder = Callable[[str, int], nn.Module]
 
 BUILDERS: dict[str, Builder] = {name: partial(smp.build, name) for name in smp.ARCHITECTURES}
-"""Architecture -> function from an encoder's name to a network. A new network gets its line here."""
+"""Architecture -> function from an encoder's name and the number of channels to a network. A new network gets its line
+here."""
 
 STRIDE = 32
 """Rows and columns are padded to a multiple of this; every encoder's stride divides it, or is the encoder's own."""
@@ -25,7 +26,11 @@ SMALLEST = {"pan": 128}
 
 
 class AnySize(nn.Module):
-    """A network that takes images of any height and width: padded with air to the stride, the logits cropped back."""
+    """A network that takes images of any height and width and answers at that size.
+
+    Images are padded with air to the stride, logits cropped back. A network may answer on a coarser grid, as some of
+    the paper's do: ``own_size`` gives its logits as they are, calling it gives them resized to the image.
+    """
 
     def __init__(self, network: nn.Module, stride: int = STRIDE, smallest: int = STRIDE) -> None:
         super().__init__()
@@ -34,25 +39,40 @@ class AnySize(nn.Module):
         self.smallest = smallest
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map images (N, 1, H, W), 0 = air, to logits (N, 3, H, W)."""
+        """Map images (N, channels, H, W), 0 = air, to logits (N, 3, H, W)."""
         height, width = image.shape[-2:]
-        below, right = self._missing(height), self._missing(width)
+        logits = self._padded(image)
+        padded = (height + self._missing(height), width + self._missing(width))
+        if tuple(logits.shape[-2:]) != padded:
+            logits = functional.interpolate(logits, padded, mode="bilinear", align_corners=False)
+        return logits[..., :height, :width] if padded != (height, width) else logits
+
+    def own_size(self, image: Tensor) -> Tensor:
+        """Map images (N, channels, H, W) to logits (N, 3, h, w) on the network's own grid, h / H being its scale."""
+        height, width = image.shape[-2:]
+        logits = self._padded(image)
+        rows = round(height * logits.shape[-2] / (height + self._missing(height)))
+        columns = round(width * logits.shape[-1] / (width + self._missing(width)))
+        return logits[..., :rows, :columns]
+
+    def _padded(self, image: Tensor) -> Tensor:
+        below, right = (self._missing(size) for size in image.shape[-2:])
         if below or right:
             image = functional.pad(image, (0, right, 0, below))
         logits: Tensor = self.network(image)
-        return logits[..., :height, :width] if below or right else logits
+        return logits
 
     def _missing(self, size: int) -> int:
         target = max(size, self.smallest)
         return target + -target % self.stride - size
 
 
-def build_model(settings: ModelSettings) -> nn.Module:
+def build_model(settings: ModelSettings) -> AnySize:
     """Build a network with random weights (torch's seed decides them); nothing is downloaded.
 
     Returns:
-        A network from images (N, 1, H, W), float, as ``dataset.preprocess`` makes them, to logits (N, 3, H, W) in
-        the order of ``config.CLASSES``; any H and W.
+        A network from images (N, preprocess.slices, H, W), float, as ``dataset.preprocess`` makes them, to logits
+        (N, 3, H, W) in the order of ``config.CLASSES``; any H and W.
 
     Raises:
         SettingsError: architecture or encoder is unknown, or the two do not fit together.
@@ -60,7 +80,7 @@ def build_model(settings: ModelSettings) -> nn.Module:
     builder = BUILDERS.get(settings.architecture)
     if builder is None:
         raise SettingsError(smp.unknown("architecture", settings.architecture, tuple(BUILDERS)))
-    network = builder(settings.encoder)
+    network = builder(settings.encoder, settings.preprocess.slices)
     own = getattr(getattr(network, "encoder", None), "output_stride", STRIDE)
     stride = STRIDE if STRIDE % own == 0 else int(own)
     return AnySize(network, stride, max(stride, SMALLEST.get(settings.architecture, 0)))
@@ -77,7 +97,7 @@ def check_model(settings: ModelSettings) -> None:
     torch.random.set_rng_state(state)
     try:
         with torch.inference_mode():
-            shape = tuple(network(torch.zeros(1, 1, 72, 64)).shape)
+            shape = tuple(network(torch.zeros(1, settings.preprocess.slices, 72, 64)).shape)
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         raise SettingsError(smp.misfit(settings.architecture, settings.encoder, error)) from error
     if shape != (1, len(CLASSES), 72, 64):
@@ -96,7 +116,7 @@ def check_batch_of_one(settings: ModelSettings, crop: int) -> None:
         SettingsError: it does not.
     """
     try:
-        build_model(settings).train()(torch.zeros(1, 1, crop, crop))
+        build_model(settings).train()(torch.zeros(1, settings.preprocess.slices, crop, crop))
     except ValueError as error:
         raise SettingsError(
             f"train.batch_size = 1: {settings.architecture} on {settings.encoder} normalises over a batch and cannot "

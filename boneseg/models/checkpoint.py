@@ -14,7 +14,7 @@ from torch import nn
 
 from boneseg.config import CLASSES, ModelSettings, TrainSettings
 from boneseg.errors import ModelError
-from boneseg.models.build import build_model, parameters
+from boneseg.models.build import AnySize, build_model, parameters
 from boneseg.models.card import CARD_FILE, WEIGHTS_FILE, EpochRecord, ModelCard
 from boneseg.storage import layout
 from boneseg.storage.hashing import combine, sha256_file
@@ -79,7 +79,7 @@ def save_model(
     return card
 
 
-def load_model(folder: Path, device: str = "cpu") -> tuple[nn.Module, ModelCard]:
+def load_model(folder: Path, device: str = "cpu") -> tuple[AnySize, ModelCard]:
     """Read a model's folder.
 
     Returns:

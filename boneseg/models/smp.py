@@ -18,15 +18,16 @@ TIMM = "tu-"
 """Prefix of an encoder that timm builds."""
 
 
-def build(architecture: str, encoder: str) -> nn.Module:
+def build(architecture: str, encoder: str, channels: int = 1) -> nn.Module:
     """Build a network with random weights; nothing is downloaded.
 
     Args:
         architecture: one of ``ARCHITECTURES``.
         encoder: an encoder's name, or ``tu-`` and the name of a timm model.
+        channels: of the image.
 
     Returns:
-        A network from (N, 1, H, W) to logits (N, 3, H, W), with H and W multiples of its stride.
+        A network from (N, channels, H, W) to logits (N, 3, H, W), with H and W multiples of its stride.
 
     Raises:
         SettingsError: the encoder is unknown, or the two do not fit together.
@@ -35,7 +36,7 @@ def build(architecture: str, encoder: str) -> nn.Module:
     options: dict[str, object] = {
         "encoder_name": encoder,
         "encoder_weights": None,
-        "in_channels": 1,
+        "in_channels": channels,
         "classes": len(CLASSES),
     }
     try:

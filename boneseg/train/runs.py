@@ -18,7 +18,7 @@ from boneseg.storage.workspace import Workspace
 
 RUN_FILE, RESULT_FILE = "run.json", "result.json"
 
-ONLY_HOW = ("backend", "device", "loader_threads")
+ONLY_HOW = ("backend", "device", "loader_threads", "weights_mirror")
 """Training settings that say how a run is computed, not what comes out: a run may go on with others."""
 
 

@@ -1,0 +1,1 @@
+"""A whole study: many networks on one dataset, compared in one report."""
