@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from boneseg.config import PreprocessSettings
-from boneseg.dataset.preprocess import from_network, to_network
+from boneseg.dataset.preprocess import from_network, images_of
 from boneseg.geometry import Geometry
 from boneseg.models.precision import Precision, choose_precision
 
@@ -20,8 +22,9 @@ def predict_volume(
     geometry: Geometry,
     batch_size: int = 4,
     device: str = "cpu",
+    slices: Sequence[int] | None = None,
 ) -> NDArray[np.uint8]:
-    """Label every voxel of a volume, a few slices at a time: floats of the whole volume never exist.
+    """Label a volume, a few slices at a time: floats of the whole volume never exist.
 
     Args:
         network: as ``models.checkpoint.load_model`` returns it.
@@ -30,24 +33,25 @@ def predict_volume(
         geometry: of ``hu``; its in-plane spacing matters where ``preprocess.spacing_mm`` is set.
         batch_size: slices at a time.
         device: ``cpu``, ``cuda`` or ``auto``.
+        slices: which to label; none = all.
 
     Returns:
-        Class of each voxel, the shape of ``hu``. The same input gives the same mask.
+        Class of each voxel (slices, row, column). The same input gives the same mask.
     """
     precision = choose_precision(device)
     network = precision.place(network).eval()
-    spacing = geometry.spacing[1:]
-    mask = np.empty(hu.shape, dtype=np.uint8)
-    for first in range(0, len(hu), batch_size):
-        slices = np.asarray(hu[first : first + batch_size])
-        image = torch.from_numpy(to_network(slices, spacing, preprocess))[:, None]
-        mask[first : first + batch_size] = _label(network, image, slices.shape[1:], precision)
+    wanted = range(len(hu)) if slices is None else slices
+    mask = np.empty((len(wanted), *hu.shape[1:]), dtype=np.uint8)
+    for first in range(0, len(wanted), batch_size):
+        part = wanted[first : first + batch_size]
+        image = torch.from_numpy(images_of(hu, part, geometry.spacing, preprocess))
+        mask[first : first + batch_size] = _label(network, image, hu.shape[1:], precision)
     return mask
 
 
 @torch.inference_mode()
 def _label(network: nn.Module, image: Tensor, size: tuple[int, ...], precision: Precision) -> NDArray[np.uint8]:
-    """Label images (N, 1, h, w) on the pixels of ``size``: scores are resized, never labels."""
+    """Label images (N, channels, h, w) on the pixels of ``size``: scores are resized, never labels."""
     with precision.autocast():
         scores: Tensor = network(precision.image(image))
     if tuple(scores.shape[-2:]) != size:

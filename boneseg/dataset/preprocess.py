@@ -1,5 +1,7 @@
 """From HU to what a network sees, and back: the same function for training and for prediction."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +12,7 @@ from boneseg.config import PreprocessSettings
 cv2.setNumThreads(0)
 
 
-def normalise(hu: NDArray[np.int16], settings: PreprocessSettings) -> NDArray[np.float32]:
+def normalise(hu: NDArray[np.int16] | NDArray[np.float32], settings: PreprocessSettings) -> NDArray[np.float32]:
     """Map HU to 0..1: the window's lower end becomes 0, its upper end 1, what lies outside is clipped.
 
     Args:
@@ -33,8 +35,10 @@ def network_size(size: tuple[int, int], spacing: tuple[float, float], settings: 
     Args:
         size: rows and columns of the slice.
         spacing: mm between rows and between columns.
-        settings: the spacing to which slices are resampled, if any.
+        settings: the spacing or size to which slices are resampled, if any.
     """
+    if settings.size is not None:
+        return settings.size, settings.size
     if settings.spacing_mm is None:
         return size
     return (
@@ -43,20 +47,65 @@ def network_size(size: tuple[int, int], spacing: tuple[float, float], settings: 
     )
 
 
+def context(index: int, slices: int, distance_mm: float, settings: PreprocessSettings) -> list[int]:
+    """Return the slices the network sees to label one, the first below it, the last above.
+
+    Args:
+        index: the slice to label.
+        slices: of the series; beyond its ends the first or last slice is repeated.
+        distance_mm: of two slices.
+        settings: how many slices, and how far from each other.
+    """
+    steps = range(-(settings.slices // 2), settings.slices // 2 + 1)
+    wanted = settings.slice_distance_mm or distance_mm
+    # A neighbour is never the slice itself, however thick the slices are.
+    apart = (int(np.sign(step)) * max(abs(step), round(abs(step) * wanted / distance_mm)) for step in steps)
+    return [min(max(index + offset, 0), slices - 1) for offset in apart]
+
+
+def resample(
+    hu: NDArray[np.int16] | NDArray[np.float32], spacing: tuple[float, float], settings: PreprocessSettings
+) -> NDArray[np.float32]:
+    """Resample slices in plane: (slices, rows, columns) become (slices, h, w), as ``network_size`` says."""
+    size = network_size((hu.shape[1], hu.shape[2]), spacing, settings)
+    return resize(hu.astype(np.float32), size)
+
+
 def to_network(
     hu: NDArray[np.int16], spacing: tuple[float, float], settings: PreprocessSettings
 ) -> NDArray[np.float32]:
-    """Normalise slices and resample them in plane.
+    """Resample slices in plane and normalise them.
 
     Args:
         hu: (slices, rows, columns) in HU.
         spacing: mm between rows and between columns.
-        settings: window and spacing.
+        settings: window, and spacing or size.
 
     Returns:
         (slices, h, w) float32 within 0..1; h and w as ``network_size`` says.
     """
-    return resize(normalise(hu, settings), network_size((hu.shape[1], hu.shape[2]), spacing, settings))
+    return normalise(resample(hu, spacing, settings), settings)
+
+
+def images_of(
+    hu: NDArray[np.int16], indices: Sequence[int], spacing: tuple[float, float, float], settings: PreprocessSettings
+) -> NDArray[np.float32]:
+    """Make the network's images of some slices of a volume, each with its neighbours as channels.
+
+    Args:
+        hu: (slices, rows, columns) in HU; a memory-mapped array is read slice by slice.
+        indices: the slices to label.
+        spacing: mm between slices, rows and columns.
+        settings: window, spacing or size, and slices.
+
+    Returns:
+        (indices, settings.slices, h, w) float32 within 0..1.
+    """
+    stacks = [context(index, len(hu), spacing[0], settings) for index in indices]
+    used = sorted({index for stack in stacks for index in stack})
+    planes = to_network(np.asarray(hu[used]), spacing[1:], settings)
+    place = {index: number for number, index in enumerate(used)}
+    return planes[[[place[index] for index in stack] for stack in stacks]]
 
 
 def from_network(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
