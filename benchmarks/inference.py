@@ -16,7 +16,7 @@ from boneseg.config import ModelSettings, PreprocessSettings
 from boneseg.dataset.preprocess import normalise
 from boneseg.geometry import axial
 from boneseg.inference import predict_volume
-from boneseg.models.build import build_model, parameters
+from boneseg.models.build import build_model, count_parameters
 
 NETWORKS = (
     ("unet", "mobilenet_v2"),
@@ -47,7 +47,7 @@ def compare(model: ModelSettings, rounds: int) -> tuple[float, float, int]:
             fast_times.append(between - started)
             plain_times.append(time.perf_counter() - between)
     fast, slow = (1e3 * min(times) / SLICES for times in (fast_times, plain_times))
-    return fast, slow, parameters(network)
+    return fast, slow, count_parameters(network).total
 
 
 def main() -> None:

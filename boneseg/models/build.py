@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -124,6 +125,21 @@ def check_batch_of_one(settings: ModelSettings, crop: int) -> None:
         ) from error
 
 
-def parameters(network: nn.Module) -> int:
-    """Return how many numbers training adjusts."""
-    return sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
+@dataclass(frozen=True)
+class ParameterCount:
+    """How many numbers a network holds, counted as Keras counts them."""
+
+    total: int
+    """All weights, and the running means and variances of batch normalisation."""
+    trainable: int
+    """Those that training adjusts."""
+
+
+def count_parameters(network: nn.Module) -> ParameterCount:
+    """Count the numbers a network holds; a weight that several layers share counts once."""
+    weights = list(network.parameters())
+    statistics = [value for name, value in network.named_buffers() if name.endswith(("running_mean", "running_var"))]
+    return ParameterCount(
+        total=sum(value.numel() for value in [*weights, *statistics]),
+        trainable=sum(weight.numel() for weight in weights if weight.requires_grad),
+    )

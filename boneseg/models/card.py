@@ -40,5 +40,6 @@ class ModelCard(Record):
     best_epoch: int
     history: tuple[EpochRecord, ...]
     parameters: int
+    """How many numbers training adjusted."""
     versions: dict[str, str]
     """Of boneseg, torch, segmentation_models_pytorch and python."""

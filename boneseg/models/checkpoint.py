@@ -14,7 +14,7 @@ from torch import nn
 
 from boneseg.config import CLASSES, ModelSettings, TrainSettings
 from boneseg.errors import ModelError
-from boneseg.models.build import AnySize, build_model, parameters
+from boneseg.models.build import AnySize, build_model, count_parameters
 from boneseg.models.card import CARD_FILE, WEIGHTS_FILE, EpochRecord, ModelCard
 from boneseg.storage import layout
 from boneseg.storage.hashing import combine, sha256_file
@@ -70,7 +70,7 @@ def save_model(
         run=run,
         best_epoch=best_epoch,
         history=history,
-        parameters=parameters(network),
+        parameters=count_parameters(network).trainable,
         versions=_versions(),
     )
     partial = folder / f".{CARD_FILE}.partial"

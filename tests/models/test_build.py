@@ -5,7 +5,7 @@ import torch
 
 from boneseg.config import ModelSettings
 from boneseg.errors import SettingsError
-from boneseg.models.build import BUILDERS, build_model, check_batch_of_one, check_model, parameters
+from boneseg.models.build import BUILDERS, build_model, check_batch_of_one, check_model, count_parameters
 
 VIT = "tu-vit_tiny_patch16_224"
 
@@ -34,10 +34,12 @@ def test_same_seed_gives_same_weights() -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_parameters_counts_what_is_trained() -> None:
-    layer = torch.nn.Conv2d(1, 2, 3)
-    layer.bias.requires_grad_(False)  # type: ignore[union-attr]
-    assert parameters(layer) == 2 * 9
+def test_running_statistics_count_as_held_but_not_as_trained() -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))
+    network.get_parameter("0.bias").requires_grad_(False)
+    counts = count_parameters(network)
+    assert counts.trainable == 2 * 9 + 2 * 2
+    assert counts.total == counts.trainable + 2 + 2 * 2
 
 
 @pytest.mark.parametrize(
