@@ -41,17 +41,26 @@ class AnySize(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Map images (N, channels, H, W), 0 = air, to logits (N, 3, H, W)."""
-        height, width = image.shape[-2:]
+        return self._at_image(self._padded(image), image)
+
+    def own_size(self, image: Tensor) -> Tensor:
+        """Map images (N, channels, H, W) to logits (N, 3, h, w) on the network's own grid, h / H being its scale."""
+        return self._on_own_grid(self._padded(image), image)
+
+    def both_sizes(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what calling it and what ``own_size`` give, from one pass through the network."""
         logits = self._padded(image)
+        return self._at_image(logits, image), self._on_own_grid(logits, image)
+
+    def _at_image(self, logits: Tensor, image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
         padded = (height + self._missing(height), width + self._missing(width))
         if tuple(logits.shape[-2:]) != padded:
             logits = functional.interpolate(logits, padded, mode="bilinear", align_corners=False)
         return logits[..., :height, :width] if padded != (height, width) else logits
 
-    def own_size(self, image: Tensor) -> Tensor:
-        """Map images (N, channels, H, W) to logits (N, 3, h, w) on the network's own grid, h / H being its scale."""
+    def _on_own_grid(self, logits: Tensor, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
-        logits = self._padded(image)
         rows = round(height * logits.shape[-2] / (height + self._missing(height)))
         columns = round(width * logits.shape[-1] / (width + self._missing(width)))
         return logits[..., :rows, :columns]
