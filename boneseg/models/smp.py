@@ -1,4 +1,4 @@
-"""The networks of segmentation-models-pytorch: a decoder (the architecture) on an encoder."""
+"""A decoder (the architecture) on an encoder of segmentation-models-pytorch or timm; every architecture by its name."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from torch import nn
 
 from boneseg.config import CLASSES
 from boneseg.errors import SettingsError
+from boneseg.models.decoders import DECODERS, OnEncoder
 
-ARCHITECTURES: tuple[str, ...] = tuple(smp.MODEL_ARCHITECTURES_MAPPING)
+ARCHITECTURES: tuple[str, ...] = (*smp.MODEL_ARCHITECTURES_MAPPING, *DECODERS)
+"""The library's own architectures, then those of ``decoders``."""
 TIMM = "tu-"
 """Prefix of an encoder that timm builds."""
 
@@ -42,6 +44,8 @@ def build(architecture: str, encoder: str, channels: int = 1) -> nn.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            if architecture in DECODERS:
+                return OnEncoder(architecture, encoder, channels)
             if architecture == "dpt":
                 return _build_dpt(options)
             network: nn.Module = smp.create_model(architecture, **options)

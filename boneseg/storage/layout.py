@@ -42,6 +42,11 @@ def model(model_hash: str, file: str = "") -> str:
     return f"models/{model_hash}/{file}"
 
 
+def weights(encoder: str, file: str = "") -> str:
+    """Key of a file of an encoder's pretrained weights: ``model.safetensors`` or ``weights.json`` (written last)."""
+    return f"weights/{encoder}/{file}"
+
+
 def evaluation(evaluation_hash: str, file: str = "") -> str:
     """Key of a file of an evaluation: ``report.html``, tables, plots, ``evaluation.json`` (written last)."""
     return f"evaluations/{evaluation_hash}/{file}"
