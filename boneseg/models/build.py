@@ -12,11 +12,14 @@ from torch.nn import functional
 
 from boneseg.config import CLASSES, ModelSettings
 from boneseg.errors import SettingsError
-from boneseg.models import smp
+from boneseg.models import paper, smp
 
 Builder = Callable[[str, int], nn.Module]
 
-BUILDERS: dict[str, Builder] = {name: partial(smp.build, name) for name in smp.ARCHITECTURES}
+BUILDERS: dict[str, Builder] = {
+    **{name: partial(smp.build, name) for name in smp.ARCHITECTURES},
+    **{name: partial(paper.build, name) for name in paper.ARCHITECTURES},
+}
 """Architecture -> function from an encoder's name and the number of channels to a network. A new network gets its line
 here."""
 
