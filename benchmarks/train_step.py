@@ -72,7 +72,7 @@ def compare_steps(model: ModelSettings, settings: TrainSettings, rounds: int) ->
         started = time.perf_counter()
         plain_step(plain, plain_optimizer, batch)
         between = time.perf_counter()
-        training_step(network, optimizer, batch, LOSS, precision)
+        training_step(network, optimizer, batch, settings, precision)
         if turn >= 2:
             plain_times.append(between - started)
             times.append(time.perf_counter() - between)

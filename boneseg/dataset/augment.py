@@ -5,68 +5,85 @@ from __future__ import annotations
 import math
 import os
 import random
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or importing it asks the internet for a newer version
 
 import albumentations as alb
 import cv2
 
-Image = NDArray[np.float32]
-Label = NDArray[np.uint8]
+from boneseg.config import PreprocessSettings
+from boneseg.dataset.augment_ct import CtRecipe
+from boneseg.dataset.augment_paper import PaperAugmentation
+from boneseg.dataset.augment_recipe import Image, Label, Recipe
+from boneseg.dataset.preprocess import normalise
 
 SCALE = (0.7, 1.4)
 """Zoom; pixels of CT series lie between 0.5 and 1.5 mm, and a network should not care."""
 ROTATION_DEGREES = 12.0
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How a training crop is made from a window cut out of a slice.
+class PlainRecipe(Recipe):
+    """Changes nothing."""
 
-    Attributes:
-        window: side of the square to cut out, in pixels; larger than the crop, so that a turned or shrunken crop is
-            still filled with patient.
-        transform: what is done to it, crop included; none = nothing.
-    """
+    def __init__(self, crop: int, preprocess: PreprocessSettings) -> None:
+        super().__init__(crop, crop, preprocess)
 
-    window: int
-    transform: alb.Compose | None
+    def __call__(self, hu: Image, label: Label, pixel_mm: float, seed: int) -> tuple[Image, Label]:
+        """Normalise the window."""
+        return normalise(hu, self.preprocess), label
 
-    def __call__(self, image: Image, label: Label, seed: int) -> tuple[Image, Label]:
-        """Change a window; the same seed makes the same change.
 
-        Args:
-            image: (window, window) within 0..1.
-            label: classes, same shape.
-            seed: any number.
+class PaperRecipe(Recipe):
+    """The paper's operations on pictures."""
 
-        Returns:
-            Crop of image and label.
-        """
-        if self.transform is None:
-            return image, label
+    def __init__(self, crop: int, preprocess: PreprocessSettings) -> None:
+        super().__init__(crop, crop, preprocess)
+        self._change = PaperAugmentation()
+
+    def __call__(self, hu: Image, label: Label, pixel_mm: float, seed: int) -> tuple[Image, Label]:
+        """Normalise the window and change it as a picture."""
+        picture = np.moveaxis(normalise(hu, self.preprocess), 0, -1)
+        changed, moved = self._change(np.ascontiguousarray(picture), label, seed)
+        return np.ascontiguousarray(np.moveaxis(changed, -1, 0)), moved
+
+
+class BasicRecipe(Recipe):
+    """Zoom, turn, flip, and small changes of sharpness, brightness and noise."""
+
+    def __init__(self, crop: int, preprocess: PreprocessSettings) -> None:
+        angle = math.radians(ROTATION_DEGREES)
+        super().__init__(math.ceil(crop * (math.cos(angle) + math.sin(angle)) / SCALE[0]), crop, preprocess)
+        self._transform = alb.Compose([*_geometry(crop), *_scanner()], is_check_shapes=False)
+
+    def __call__(self, hu: Image, label: Label, pixel_mm: float, seed: int) -> tuple[Image, Label]:
+        """Normalise the window and change it."""
         # Not set_random_seed: it gives every step the same stream, so that all chances of one half coincide.
-        self.transform.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        changed = self.transform(image=image, mask=label)
-        return changed["image"], changed["mask"]
+        self._transform.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        picture = np.ascontiguousarray(np.moveaxis(normalise(hu, self.preprocess), 0, -1))
+        changed = self._transform(image=picture, mask=label)
+        return np.ascontiguousarray(np.moveaxis(changed["image"], -1, 0)), changed["mask"]
 
 
-def build_recipe(name: str, crop: int) -> Recipe:
+RECIPES: dict[str, Callable[[int, PreprocessSettings], Recipe]] = {
+    "none": PlainRecipe,
+    "basic": BasicRecipe,
+    "ct": CtRecipe,
+    "paper": PaperRecipe,
+}
+
+
+def build_recipe(name: str, crop: int, preprocess: PreprocessSettings) -> Recipe:
     """Return a recipe by its name; one object must not be shared by threads.
 
     Args:
-        name: ``none`` or ``basic``.
+        name: as ``train.augmentation`` has it.
         crop: side of the training crop in pixels.
+        preprocess: how HU become the network's numbers.
     """
-    if name == "none":
-        return Recipe(crop, None)
-    angle = math.radians(ROTATION_DEGREES)
-    window = math.ceil(crop * (math.cos(angle) + math.sin(angle)) / SCALE[0])
-    return Recipe(window, alb.Compose([*_geometry(crop), *_scanner()], is_check_shapes=False))
+    return RECIPES[name](crop, preprocess)
 
 
 def _geometry(crop: int) -> list[alb.BasicTransform]:

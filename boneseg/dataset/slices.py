@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset as TorchDataset
 
 from boneseg.config import BONE, PreprocessSettings, TrainSettings
-from boneseg.dataset.augment import Recipe, build_recipe
+from boneseg.dataset.augment import build_recipe
+from boneseg.dataset.augment_recipe import Recipe
 from boneseg.dataset.manifest import ShardRecord
-from boneseg.dataset.preprocess import labels_to_network, to_network
+from boneseg.dataset.preprocess import context, labels_to_network, normalise, resample
 from boneseg.dataset.shards import Shard, open_shard
 from boneseg.errors import DataError
 from boneseg.geometry import Scalar
@@ -29,6 +30,8 @@ from boneseg.storage.workspace import Workspace
 
 OPEN_SHARDS = 128
 """Memory-mapped shards at a time; each holds two file descriptors."""
+AIR = -1024
+"""HU outside a slice."""
 PADDING = 32
 """Whole slices are padded to a multiple of this."""
 
@@ -41,9 +44,20 @@ class Batch(NamedTuple):
     """What a training step or a validation step sees."""
 
     image: torch.Tensor
-    """(N, 1, H, W) float32 within 0..1."""
+    """(N, slices, H, W) float32 within 0..1; the middle one is the slice that is labelled."""
     label: torch.Tensor
     """(N, H, W) uint8 classes; a loss wants ``.long()``, best after moving to the device."""
+
+
+class Planes(NamedTuple):
+    """A slice and its neighbours on the network's grid, not yet normalised."""
+
+    hu: Plane
+    """(slices, h, w) in HU."""
+    label: Mask
+    """(h, w), of the middle slice."""
+    pixel_mm: float
+    """Side of a pixel; the geometric mean where pixels are not square."""
 
 
 class SliceDataset(TorchDataset[tuple[Plane, Mask]]):
@@ -71,13 +85,27 @@ class SliceDataset(TorchDataset[tuple[Plane, Mask]]):
         return len(self.shard_of)
 
     def __getitem__(self, index: int) -> tuple[Plane, Mask]:
-        """Return a slice (h, w) float32 and its label (h, w) uint8."""
+        """Return a slice with its neighbours, (slices, h, w) within 0..1, and its label (h, w)."""
+        planes = self.planes(index)
+        return normalise(planes.hu, self.preprocess), planes.label
+
+    def planes(self, index: int, slab_mm: float = 0.0) -> Planes:
+        """Return a slice with its neighbours in HU.
+
+        Args:
+            index: which slice.
+            slab_mm: each slice becomes the mean over this thickness, as if the scan had thick slices.
+        """
         shard = self._open(int(self.shard_of[index]))
         position = int(self.slice_of[index])
-        spacing = shard.record.geometry.geometry().spacing[1:]
-        image = to_network(shard.image[position : position + 1], spacing, self.preprocess)
-        label = labels_to_network(shard.label[position : position + 1], spacing, self.preprocess)
-        return image[0], np.asarray(label[0])
+        spacing = shard.record.geometry.geometry().spacing
+        centres = context(position, len(shard.image), spacing[0], self.preprocess)
+        beside = max(0, round((slab_mm / spacing[0] - 1) / 2))
+        slabs = (shard.image[max(0, centre - beside) : centre + beside + 1] for centre in centres)
+        hu = np.stack([slab[0] if len(slab) == 1 else slab.mean(axis=0, dtype=np.float32) for slab in slabs])
+        label = labels_to_network(shard.label[position : position + 1], spacing[1:], self.preprocess)[0]
+        area = spacing[1] * hu.shape[1] * spacing[2] * hu.shape[2] / label.size
+        return Planes(resample(hu, spacing[1:], self.preprocess), np.asarray(label), math.sqrt(area))
 
     def __reduce__(self) -> tuple[type[SliceDataset], tuple[Workspace, tuple[ShardRecord, ...], PreprocessSettings]]:
         # Open files do not cross a process border.
@@ -139,15 +167,15 @@ class TrainingBatches:
             near_bone: whether to centre it near a bone pixel.
 
         Returns:
-            Image and label, (crop, crop).
+            Image (slices, crop, crop) and label (crop, crop).
         """
         recipe = self._recipe()
         rng = np.random.default_rng((self.settings.seed, epoch, index))
-        image, label = self.slices[slice_index]
+        hu, label, pixel_mm = self.slices.planes(slice_index, recipe.slab_mm(rng))
         centre = self._centre(label, near_bone, rng)
         corner = (centre[0] - recipe.window // 2, centre[1] - recipe.window // 2)
-        window = (recipe.window, recipe.window)
-        return recipe(cut(image, corner, window), cut(label, corner, window), int(rng.integers(2**31)))
+        size = (recipe.window, recipe.window)
+        return recipe(cut(hu, corner, size, AIR), cut(label, corner, size), pixel_mm, int(rng.integers(2**31)))
 
     def _plan(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Choose a slice for each crop of an epoch: every slice about equally often, ``bone_share`` with bone."""
@@ -173,7 +201,7 @@ class TrainingBatches:
     def _recipe(self) -> Recipe:
         # Augmentation holds random state, so each thread has its own.
         if not hasattr(self._local, "recipe"):
-            self._local.recipe = build_recipe(self.settings.augmentation, self.settings.crop)
+            self._local.recipe = build_recipe(self.settings.augmentation, self.settings.crop, self.slices.preprocess)
         recipe: Recipe = self._local.recipe
         return recipe
 
@@ -220,21 +248,21 @@ class ValidationBatches:
 
 def collate(samples: Sequence[tuple[Plane, Mask]]) -> Batch:
     """Stack samples of one size."""
-    image = np.stack([image for image, _ in samples])[:, None]
+    image = np.stack([image for image, _ in samples])
     label = np.stack([label for _, label in samples])
     return Batch(torch.from_numpy(image), torch.from_numpy(label))
 
 
-def cut(plane: NDArray[Scalar], corner: tuple[int, int], size: tuple[int, int]) -> NDArray[Scalar]:
-    """Cut a rectangle that may reach over the edge; what lies outside is 0: air, or background."""
+def cut(planes: NDArray[Scalar], corner: tuple[int, int], size: tuple[int, int], outside: float = 0) -> NDArray[Scalar]:
+    """Cut a rectangle out of the last two axes; where it reaches over the edge it holds ``outside``."""
     top, left = corner
     bottom, right = top + size[0], left + size[1]
-    inner = plane[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
-    if inner.shape == size:
+    inner = planes[..., max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+    if inner.shape[-2:] == size:
         return inner
-    out = np.zeros(size, dtype=plane.dtype)
+    out = np.full((*planes.shape[:-2], *size), outside, dtype=planes.dtype)
     row, column = max(-top, 0), max(-left, 0)
-    out[row : row + inner.shape[0], column : column + inner.shape[1]] = inner
+    out[..., row : row + inner.shape[-2], column : column + inner.shape[-1]] = inner
     return out
 
 
@@ -276,5 +304,5 @@ def _inside(row: int, column: int, shape: tuple[int, ...], crop: int) -> tuple[i
 
 
 def _padded(image: Plane, label: Mask) -> tuple[Plane, Mask]:
-    size = (math.ceil(image.shape[0] / PADDING) * PADDING, math.ceil(image.shape[1] / PADDING) * PADDING)
+    size = (math.ceil(label.shape[0] / PADDING) * PADDING, math.ceil(label.shape[1] / PADDING) * PADDING)
     return cut(image, (0, 0), size), cut(label, (0, 0), size)

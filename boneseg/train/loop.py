@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import Adadelta, AdamW, Optimizer
 
-from boneseg.config import CLASSES, Loss, ModelSettings, TrainSettings
+from boneseg.config import CLASSES, Loss, ModelSettings, PreprocessSettings, TrainSettings
 from boneseg.dataset.manifest import ShardRecord
+from boneseg.dataset.preprocess import network_size
 from boneseg.dataset.slices import Batch, SliceDataset, TrainingBatches, ValidationBatches
 from boneseg.errors import ModelError
 from boneseg.metrics import counts as metrics
@@ -32,7 +33,6 @@ Report = Callable[[EpochRecord], None]
 listens."""
 
 WARMUP_SHARE, WARMUP_STEPS, FINAL_SHARE = 0.05, 200, 0.01
-GRADIENT_NORM = 1.0
 VALIDATION_SHARE = 0.5
 """Pixels of a validation per training pixel of an epoch, at most. A forward pass costs a third of a training step, so
 validation takes at most a seventh of the time."""
@@ -82,7 +82,7 @@ def fit(task: Task, team: Team, report: Report) -> TrainingState:
     precision = choose_precision(team.device or settings.device, settings.precision)
     torch.manual_seed(settings.seed)
     network = precision.place(build_model(task.model))
-    optimizer = AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+    optimizer = build_optimizer(network, settings)
     training = TrainingBatches(
         SliceDataset(task.workspace, task.training, task.model.preprocess), settings, team.rank, team.size
     )
@@ -113,7 +113,7 @@ def fit(task: Task, team: Team, report: Report) -> TrainingState:
 
 
 def train_epoch(
-    network: nn.Module, optimizer: AdamW, batches: TrainingBatches, epoch: int, precision: Precision, team: Team
+    network: nn.Module, optimizer: Optimizer, batches: TrainingBatches, epoch: int, precision: Precision, team: Team
 ) -> tuple[float, float]:
     """Take one epoch's steps; return mean loss and the share of pixels that were right."""
     settings = batches.settings
@@ -125,8 +125,8 @@ def train_epoch(
         steps = iter(track(steps, f"train {epoch}/{settings.epochs}", total=batches.steps, unit="steps"))
     for step, batch in enumerate(steps, start=(epoch - 1) * batches.steps):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, total, settings.learning_rate)
-        loss, right = training_step(network, optimizer, batch, settings.loss, precision)
+            group["lr"] = learning_rate(step, total, settings)
+        loss, right = training_step(network, optimizer, batch, settings, precision)
         sums[0] += loss  # stays on the device: reading it here would make a GPU wait
         sums[1] += right
     loss_sum, right_sum = team.sum(sums).tolist()
@@ -140,15 +140,16 @@ def train_epoch(
 
 
 def training_step(
-    network: nn.Module, optimizer: AdamW, batch: Batch, loss_kind: Loss, precision: Precision
+    network: nn.Module, optimizer: Optimizer, batch: Batch, settings: TrainSettings, precision: Precision
 ) -> tuple[Tensor, Tensor]:
     """Take one optimizer step; return the loss and how many pixels were right before it."""
     label = batch.label.to(precision.device, non_blocking=True).long()
     with precision.autocast():
         logits = network(precision.image(batch.image))
-    loss = loss_of(loss_kind, logits, label)
+    loss = loss_of(settings.loss, logits, label)
     loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
+    if settings.gradient_norm is not None:
+        torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return loss.detach(), (logits.detach().argmax(dim=1) == label).sum()
@@ -193,7 +194,7 @@ def epoch_record(
     )
 
 
-def advance(state: TrainingState, record: EpochRecord, network: nn.Module, optimizer: AdamW) -> None:
+def advance(state: TrainingState, record: EpochRecord, network: nn.Module, optimizer: Optimizer) -> None:
     """Bring a state to the end of an epoch; the best weights are copied, for training goes on changing the others."""
     state.weights = network.state_dict()
     state.optimizer = optimizer.state_dict()
@@ -204,8 +205,19 @@ def advance(state: TrainingState, record: EpochRecord, network: nn.Module, optim
     state.epoch = record.epoch
 
 
-def learning_rate(step: int, total: int, highest: float) -> float:
-    """Return the rate of a step, counted from 0: linear warm-up, then half a cosine down to 1 % of the highest."""
+def build_optimizer(network: nn.Module, settings: TrainSettings) -> Optimizer:
+    """Make the optimizer of a run. Adadelta (Zeiler, 2012) has Keras's constants, not torch's."""
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.optimizer == "adadelta":
+        return Adadelta(network.parameters(), lr=rate, rho=0.95, eps=1e-7, weight_decay=decay)
+    return AdamW(network.parameters(), lr=rate, weight_decay=decay, fused=True)
+
+
+def learning_rate(step: int, total: int, settings: TrainSettings) -> float:
+    """Return the rate of a step, counted from 0: constant, or linear warm-up and half a cosine down to 1 %."""
+    highest = settings.learning_rate
+    if settings.schedule == "constant":
+        return highest
     warmup = max(1, min(WARMUP_STEPS, round(total * WARMUP_SHARE)))
     if step < warmup:
         return highest * (step + 1) / warmup
@@ -218,7 +230,12 @@ def validation_batches(task: Task, training: TrainingBatches, team: Team) -> Val
     slices = SliceDataset(task.workspace, task.validation, task.model.preprocess)
     settings = task.settings
     trained = training.steps * team.size * settings.batch_size * settings.crop**2
-    pixels_of = [record.geometry.shape[1] * record.geometry.shape[2] for record in task.validation]
+    pixels_of = [math.prod(_network_size(record, task.model.preprocess)) for record in task.validation]
     limit = max(VALIDATION_LEAST, round(VALIDATION_SHARE * trained / float(np.mean(pixels_of))))
     size = max(1, settings.batch_size // 2)
     return ValidationBatches(slices, size, settings.loader_threads, limit, team.rank, team.size)
+
+
+def _network_size(record: ShardRecord, preprocess: PreprocessSettings) -> tuple[int, int]:
+    _, rows, columns = record.geometry.shape
+    return network_size((rows, columns), record.geometry.geometry().spacing[1:], preprocess)
