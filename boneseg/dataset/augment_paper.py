@@ -27,7 +27,9 @@ from boneseg.dataset.augment_paper_geometry import (
     Image,
     Label,
     LocalAffine,
+    Matrix,
     Perspective,
+    Random,
     flip,
     warp,
 )
@@ -42,10 +44,8 @@ from boneseg.dataset.augment_paper_photo import (
     Multiply,
     Noise,
     Sharpen,
+    Superpixels,
 )
-from boneseg.dataset.augment_paper_superpixels import Superpixels
-
-Random = np.random.Generator
 
 FLIP_HORIZONTAL, FLIP_VERTICAL, CROP_AND_PAD, AFFINE = 0.5, 0.2, 0.5, 0.5
 """Chance of each of the first changes."""
@@ -137,7 +137,7 @@ class Plan:
                 image, label = operation.apply(image, label)
         return image.reshape(shape), label
 
-    def _matrix(self, size: tuple[int, ...]) -> np.ndarray:
+    def _matrix(self, size: tuple[int, ...]) -> Matrix:
         matrix = np.eye(3)
         if self.crop_and_pad is not None:
             matrix = self.crop_and_pad.matrix(size[0], size[1])

@@ -7,6 +7,7 @@ background. A map is given for pixel centres: column 0 is the middle of the firs
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,19 +32,29 @@ def warp(image: Image, label: Label, matrix: Matrix) -> tuple[Image, Label]:
     """Move both arrays by a 3 x 3 matrix from (column, row, 1) before to (column, row, 1) after."""
     if np.array_equal(matrix, np.eye(3)):
         return image, label
+    size = label.shape[::-1]
+    return (
+        by_plane(image, lambda plane: cv2.warpPerspective(plane, matrix, size, flags=cv2.INTER_LINEAR)),
+        np.asarray(cv2.warpPerspective(label, matrix, size, flags=cv2.INTER_NEAREST), dtype=np.uint8),
+    )
+
+
+def displace(image: Image, label: Label, across: Image, down: Image) -> tuple[Image, Label]:
+    """Fetch each pixel from (h, w) so many pixels further right and further down."""
     rows, columns = label.shape
-    x, y = np.arange(columns), np.arange(rows)[:, None]
-    inverse = np.linalg.inv(matrix)
-    across, down, depth = (inverse[i, 0] * x + inverse[i, 1] * y + inverse[i, 2] for i in range(3))
-    return _remap(image, label, across / depth, down / depth)
+    x = across + np.arange(columns, dtype=np.float32)
+    y = down + np.arange(rows, dtype=np.float32)[:, None]
+    moved = by_plane(image, lambda plane: cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT))
+    labels = cv2.remap(label, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
+    return moved, np.asarray(labels, dtype=np.uint8)
 
 
-def _remap(image: Image, label: Label, columns: NDArray[Any], rows: NDArray[Any]) -> tuple[Image, Label]:
-    """Fetch each pixel from where the maps (h, w) say."""
-    across, down = columns.astype(np.float32), rows.astype(np.float32)
-    moved = cv2.remap(image, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
-    labels = cv2.remap(label, across, down, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
-    return np.asarray(moved, dtype=np.float32), np.asarray(labels, dtype=np.uint8)
+def by_plane(image: Image, change: Callable[[Image], Any]) -> Image:
+    """Change each channel by itself; on many channels at once OpenCV is slower and rounds, or refuses."""
+    if image.ndim == 2:
+        return np.asarray(change(image), dtype=np.float32)
+    planes = [change(np.ascontiguousarray(plane)) for plane in np.moveaxis(image, -1, 0)]
+    return np.stack(planes, axis=-1).astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,7 @@ class CropAndPad:
     @classmethod
     def draw(cls, rng: Random) -> CropAndPad:
         """Choose each side by itself."""
-        left, right, top, bottom = rng.uniform(-0.05, 0.1, 4)
+        left, right, top, bottom = rng.uniform(-0.05, 0.1, 4).tolist()
         return cls((left, right, top, bottom))
 
     def matrix(self, rows: int, columns: int) -> Matrix:
@@ -92,7 +103,7 @@ class Affine:
     @classmethod
     def draw(cls, rng: Random) -> Affine:
         """Choose all four by themselves."""
-        across, down = rng.uniform(0.8, 1.2, 2)
+        across, down = rng.uniform(0.8, 1.2, 2).tolist()
         return cls((across, down), rng.uniform(-45, 45), rng.uniform(-16, 16))
 
     def matrix(self, rows: int, columns: int) -> Matrix:
@@ -129,10 +140,9 @@ class Elastic:
 
     def apply(self, image: Image, label: Label) -> tuple[Image, Label]:
         """Displace both."""
-        rows, columns = label.shape
-        noise = np.random.default_rng(self.seed).random((2, rows, columns), dtype=np.float32)
-        across, down = (2 * noise - 1) * np.float32(self.pixels)
-        return _remap(image, label, np.arange(columns) + across, np.arange(rows)[:, None] + down)
+        noise = np.random.default_rng(self.seed).random((2, *label.shape), dtype=np.float32)
+        across, down = (noise - np.float32(0.5)) * np.float32(2 * self.pixels)
+        return displace(image, label, across, down)
 
 
 @dataclass(frozen=True)
@@ -155,26 +165,37 @@ class LocalAffine:
     def apply(self, image: Image, label: Label) -> tuple[Image, Label]:
         """Displace both."""
         rows, columns = label.shape
-        grid = np.random.default_rng(self.seed).normal(0, self.scale, (2, 4, 4))
-        across, down = (_triangles(points, rows, columns) for points in grid)
-        return _remap(image, label, np.arange(columns) + across * columns, np.arange(rows)[:, None] + down * rows)
+        points = np.random.default_rng(self.seed).normal(0, self.scale, (2, 4, 4)).astype(np.float32)
+        across, down = (triangles(way, rows, columns) for way in points)
+        return displace(image, label, across * np.float32(columns), down * np.float32(rows))
 
 
-def _triangles(points: Matrix, rows: int, columns: int) -> Matrix:
+def triangles(points: Image, rows: int, columns: int) -> Image:
     """Spread values at the points of a grid over (rows, columns), linear on the two triangles of each cell."""
     y, v = _cells(points.shape[0], rows)
     x, u = _cells(points.shape[1], columns)
-    y, v = y[:, None], v[:, None]
-    first, right, below = points[y, x], points[y, x + 1], points[y + 1, x]
-    twist = first - right - below + points[y + 1, x + 1]
-    return first + u * (right - first) + v * (below - first) + np.maximum(0, u + v - 1) * twist
+    # Linear along both axes first. The rest is the same for all cells but for their twist: the two triangles are flat.
+    smooth = _hats(y, v, points.shape[0]) @ points @ _hats(x, u, points.shape[1]).T
+    twist = points[:-1, :-1] - points[:-1, 1:] - points[1:, :-1] + points[1:, 1:]
+    v = v[:, None]
+    flat = (np.maximum(u + v - 1, 0) - u * v) * twist[y][:, x]
+    return np.asarray(smooth + flat, dtype=np.float32)
 
 
-def _cells(points: int, pixels: int) -> tuple[NDArray[np.intp], Matrix]:
+def _cells(points: int, pixels: int) -> tuple[NDArray[np.intp], Image]:
     """Return the cell of each pixel along an axis with a point at each end, and the part of the cell before it."""
     place = np.linspace(0, points - 1, pixels)
     cell = np.minimum(place.astype(np.intp), points - 2)
-    return cell, place - cell
+    return cell, (place - cell).astype(np.float32)
+
+
+def _hats(cell: NDArray[np.intp], part: Image, points: int) -> Image:
+    """Return the weight (pixels, points) of each point for each pixel."""
+    weights = np.zeros((len(cell), points), dtype=np.float32)
+    pixel = np.arange(len(cell))
+    weights[pixel, cell] = 1 - part
+    weights[pixel, cell + 1] = part
+    return weights
 
 
 @dataclass(frozen=True)
