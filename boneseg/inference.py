@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,7 +13,18 @@ from torch import Tensor, nn
 from boneseg.config import PreprocessSettings
 from boneseg.dataset.preprocess import from_network, images_of
 from boneseg.geometry import Geometry
+from boneseg.models.build import AnySize
 from boneseg.models.precision import Precision, choose_precision
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a network says of some slices, on two grids."""
+
+    mask: NDArray[np.uint8]
+    """(slice, row, column), on the slices' own pixels."""
+    output: NDArray[np.uint8] | None
+    """(slice, h, w), on the grid on which the network answers, from the same scores; none = that is the slices' own."""
 
 
 def predict_volume(
@@ -24,38 +36,70 @@ def predict_volume(
     device: str = "cpu",
     slices: Sequence[int] | None = None,
 ) -> NDArray[np.uint8]:
-    """Label a volume, a few slices at a time: floats of the whole volume never exist.
+    """Label every voxel of a volume, a few slices at a time: floats of the whole volume never exist.
 
     Args:
         network: as ``models.checkpoint.load_model`` returns it.
         preprocess: from the model's card.
         hu: (slice, row, column) in axial order, HU. A memory-mapped array is read slice by slice.
-        geometry: of ``hu``; its in-plane spacing matters where ``preprocess.spacing_mm`` is set.
+        geometry: of ``hu``; its spacing matters where ``preprocess`` resamples or shows neighbouring slices.
         batch_size: slices at a time.
         device: ``cpu``, ``cuda`` or ``auto``.
         slices: which to label; none = all.
 
     Returns:
-        Class of each voxel (slices, row, column). The same input gives the same mask.
+        Class of each voxel, the shape of ``hu``, or of those slices. The same input gives the same mask.
     """
+    parts = predict_batches(network, preprocess, hu, geometry, batch_size, device, slices)
+    return np.concatenate([part.mask for part in parts])
+
+
+def predict_both(
+    network: nn.Module,
+    preprocess: PreprocessSettings,
+    hu: NDArray[np.int16],
+    geometry: Geometry,
+    batch_size: int = 4,
+    device: str = "cpu",
+    slices: Sequence[int] | None = None,
+) -> Labels:
+    """Do what ``predict_volume`` does, and label the network's own grid too, in the same pass."""
+    parts = list(predict_batches(network, preprocess, hu, geometry, batch_size, device, slices))
+    outputs = [part.output for part in parts if part.output is not None]
+    return Labels(np.concatenate([part.mask for part in parts]), np.concatenate(outputs) if outputs else None)
+
+
+def predict_batches(
+    network: nn.Module,
+    preprocess: PreprocessSettings,
+    hu: NDArray[np.int16],
+    geometry: Geometry,
+    batch_size: int,
+    device: str,
+    slices: Sequence[int] | None = None,
+) -> Iterator[Labels]:
+    """Yield the labels of a few slices at a time; arguments as ``predict_volume`` has them."""
     precision = choose_precision(device)
     network = precision.place(network).eval()
     wanted = range(len(hu)) if slices is None else slices
-    mask = np.empty((len(wanted), *hu.shape[1:]), dtype=np.uint8)
     for first in range(0, len(wanted), batch_size):
-        part = wanted[first : first + batch_size]
-        image = torch.from_numpy(images_of(hu, part, geometry.spacing, preprocess))
-        mask[first : first + batch_size] = _label(network, image, hu.shape[1:], precision)
-    return mask
+        batch = wanted[first : first + batch_size]
+        image = torch.from_numpy(images_of(hu, batch, geometry.spacing, preprocess))
+        yield _label(network, image, hu.shape[1:], precision)
 
 
 @torch.inference_mode()
-def _label(network: nn.Module, image: Tensor, size: tuple[int, ...], precision: Precision) -> NDArray[np.uint8]:
+def _label(network: nn.Module, image: Tensor, size: tuple[int, ...], precision: Precision) -> Labels:
     """Label images (N, channels, h, w) on the pixels of ``size``: scores are resized, never labels."""
     with precision.autocast():
-        scores: Tensor = network(precision.image(image))
+        placed = precision.image(image)
+        scores, own = network.both_sizes(placed) if isinstance(network, AnySize) else (network(placed),) * 2
+    output = _classes(own) if tuple(own.shape[-2:]) != size else None
     if tuple(scores.shape[-2:]) != size:
-        resized = from_network(scores.float().cpu().numpy(), (size[0], size[1]))
-        scores = torch.from_numpy(resized)
+        scores = torch.from_numpy(from_network(scores.float().cpu().numpy(), (size[0], size[1])))
+    return Labels(_classes(scores), output)
+
+
+def _classes(scores: Tensor) -> NDArray[np.uint8]:
     labels: NDArray[np.uint8] = scores.argmax(dim=1).to(torch.uint8).cpu().numpy()
     return labels

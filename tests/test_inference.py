@@ -3,11 +3,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn import functional
 
 from boneseg.config import ModelSettings, PreprocessSettings
 from boneseg.geometry import axial
-from boneseg.inference import predict_volume
-from boneseg.models.build import build_model
+from boneseg.inference import predict_both, predict_volume
+from boneseg.models.build import AnySize, build_model
 
 
 class Threshold(nn.Module):
@@ -69,3 +70,48 @@ def test_floats_of_the_whole_volume_never_exist() -> None:
     network = Threshold()
     predict_volume(network, PreprocessSettings(), hu, axial(hu.shape, (3, 1, 1)), batch_size=4)
     assert max(shape[0] for shape in network.seen) == 4
+
+
+class Half(nn.Module):
+    """Answers at half the size; scores by intensity, and counts its passes."""
+
+    passes = 0
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        self.passes += 1
+        return Threshold()(functional.avg_pool2d(image, 2))
+
+
+def test_both_grids_are_labelled_from_one_pass() -> None:
+    hu = volume((3, 64, 96))
+    network = Half()
+    labels = predict_both(AnySize(network), PreprocessSettings(), hu, axial(hu.shape, (3, 1, 1)), batch_size=3)
+    assert network.passes == 1
+    assert labels.output is not None
+    np.testing.assert_array_equal(
+        labels.mask, predict_volume(AnySize(Half()), PreprocessSettings(), hu, axial(hu.shape, (3, 1, 1)))
+    )
+    assert (labels.output.shape, labels.mask.shape) == ((3, 32, 48), (3, 64, 96))
+    own = Half()(torch.from_numpy(np.clip((hu + 500.0) / 1800.0, 0, 1).astype(np.float32))[:, None])
+    np.testing.assert_array_equal(labels.output, own.argmax(dim=1).numpy())
+
+
+def test_a_network_that_answers_on_the_slices_own_pixels_is_labelled_once() -> None:
+    hu = volume()
+    labels = predict_both(Threshold(), PreprocessSettings(), hu, axial(hu.shape, (3, 1, 1)))
+    assert labels.output is None
+
+
+def test_resampled_slices_have_an_output_grid_of_their_own() -> None:
+    hu = volume((2, 64, 64))
+    labels = predict_both(Threshold(), PreprocessSettings(spacing_mm=2.0), hu, axial(hu.shape, (3, 1, 1)))
+    assert labels.output is not None
+    assert (labels.output.shape, labels.mask.shape) == ((2, 32, 32), (2, 64, 64))
+
+
+def test_chosen_slices_are_labelled_as_within_the_whole_volume() -> None:
+    hu = volume((6, 40, 56))
+    geometry = axial(hu.shape, (3, 1, 1))
+    whole = predict_volume(Threshold(), PreprocessSettings(), hu, geometry)
+    some = predict_volume(Threshold(), PreprocessSettings(), hu, geometry, slices=[4, 0, 5])
+    np.testing.assert_array_equal(some, whole[[4, 0, 5]])

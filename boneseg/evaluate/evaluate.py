@@ -164,31 +164,40 @@ def markdown_tables(result: EvaluationResult) -> str:
 
 def console_table(result: EvaluationResult) -> str:
     """Return the class-wise figures and the bone Dice of both protocols as plain text, at most 100 columns wide."""
-    table = result.table("class_wise")
+    table, width = result.table("class_wise"), 43
     rows = {str(row[0]): dict(zip([column.key for column in table.columns], row, strict=True)) for row in table.rows}
-    lines = [f"{'':<12}{'':<32}" + "".join(f"{name:>{len(name) + 2}}" for name in (*CLASSES, "mean"))]
+    lines = [f"{'':<12}{'':<{width}}" + "".join(f"{name:>{len(name) + 2}}" for name in (*CLASSES, "mean"))]
     for figure, label in (("iou", "IoU %"), ("dice", "Dice %"), ("accuracy", "Accuracy %")):
         for index, (method, row) in enumerate(rows.items()):
             cells = [row[f"{figure}_{part}_percent"] for part in (*CLASS_KEYS, "mean")]
             texts = (
                 f"{_two_digits(cell):>{len(name) + 2}}" for cell, name in zip(cells, (*CLASSES, "mean"), strict=True)
             )
-            lines.append(f"{label if index == 0 else '':<12}{method[:31]:<32}" + "".join(texts))
+            lines.append(f"{label if index == 0 else '':<12}{_cut(method, width)}" + "".join(texts))
     images = sum(row.images for row in result.series)
     lines += [f"Protocol paper: all pixels of {len(result.series)} test series ({images} images) pooled.", ""]
-    lines.append(f"{'Bone Dice %':<44}{'paper':>9}{'patient':>10}{'95 % interval':>20}")
+    lines.append(f"{'Bone Dice %':<{12 + width}}{'pooled':>9}{'patient':>10}{'95 % interval':>20}")
     both = (
         (result.bone_dice_pooled, result.bone_dice, result.bone_dice_interval),
         (result.threshold_bone_dice_pooled, result.threshold_bone_dice, result.threshold_bone_dice_interval),
     )
-    for method, (paper, patient, interval) in zip(rows, both, strict=True):
+    names = (result.name, next(reversed(rows)))
+    for method, (pooled, patient, interval) in zip(names, both, strict=True):
         span = "one patient only" if interval is None else " to ".join(_two_digits(end * 100) for end in interval)
-        shares = (_two_digits(None if value is None else value * 100) for value in (paper, patient))
-        lines.append(f"{'':<12}{method[:31]:<32}" + "{:>9}{:>10}".format(*shares) + f"{span:>20}")
+        shares = (_two_digits(None if value is None else value * 100) for value in (pooled, patient))
+        lines.append(f"{'':<12}{_cut(method, width)}" + "{:>9}{:>10}".format(*shares) + f"{span:>20}")
     patients = len(set(result.patients().values()))
     plural = "patient" if patients == 1 else "patients"
-    lines.append(f"Protocol patient: mean over {len(result.series)} series of {patients} {plural}.")
+    lines.append(
+        f"Pooled: at full resolution. Protocol patient: mean over {len(result.series)} series of {patients} {plural}."
+    )
     return "\n".join(lines)
+
+
+def _cut(method: str, width: int) -> str:
+    """Shorten the name of a network, never the words that say what was counted."""
+    name, comma, grid = method.partition(", ")
+    return f"{name[: width - 1 - len(comma + grid)]}{comma}{grid}".ljust(width)
 
 
 def _two_digits(value: Cell) -> str:

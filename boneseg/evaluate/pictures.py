@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from boneseg.config import BONE
 from boneseg.evaluate.measure import Method, Subject, Volume
@@ -48,24 +49,23 @@ def draw(
     pictures: dict[str, SlicePicture] = {}
     for series in {choice.row.series for choice in choices}:
         volume = by_series[series].load()
-        # The classical method looks at the whole volume: couch and small parts are told by their size in 3D.
-        classical = threshold.segment(volume.hu, volume.geometry)
-        for choice in choices:
-            if choice.row.series == series:
-                pictures[choice.title] = _picture(choice, volume, network, classical[choice.index])
+        here = [choice for choice in choices if choice.row.series == series]
+        wanted = [choice.index for choice in here]
+        masks, classical = (method.segment(volume.hu, volume.geometry, wanted).mask for method in (network, threshold))
+        for choice, mask, other in zip(here, masks, classical, strict=True):
+            pictures[choice.title] = _picture(choice, volume, mask, other)
     return [pictures[choice.title] for choice in choices]
 
 
-def _picture(choice: Choice, volume: Volume, network: Method, classical: np.ndarray) -> SlicePicture:
-    part = volume.one_slice(choice.index)
+def _picture(choice: Choice, volume: Volume, network: NDArray[np.uint8], threshold: NDArray[np.uint8]) -> SlicePicture:
     return SlicePicture(
         title=choice.title,
         place=f"series {choice.row.name}, slice {choice.index + 1} of {choice.row.images}",
-        hu=np.asarray(part.hu[0]),
-        reference=np.asarray(part.label[0]),
-        network=network.segment(part.hu, part.geometry)[0],
-        threshold=classical,
+        hu=np.asarray(volume.hu[choice.index]),
+        reference=np.asarray(volume.label[choice.index]),
+        network=network,
+        threshold=threshold,
         network_iou=float(image_bone_iou(choice.row.network)[choice.index]),
         threshold_iou=float(image_bone_iou(choice.row.threshold)[choice.index]),
-        spacing=part.geometry.spacing[1:],
+        spacing=volume.geometry.spacing[1:],
     )

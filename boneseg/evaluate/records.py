@@ -30,7 +30,9 @@ class Measurement(Record):
     """Slice, row, column."""
     tolerance_mm: float
     slices: tuple[CountRow, ...]
-    """Pixel counts of each slice, feet to head."""
+    """Pixel counts of each slice at full resolution, feet to head."""
+    output_slices: tuple[CountRow, ...] | None = None
+    """The same at the size of the network's own output; none = that is the full resolution, or there is no network."""
     hd95_mm: float | None
     average_surface_mm: float | None
     normalised_surface: float | None
@@ -39,6 +41,11 @@ class Measurement(Record):
     def slice_counts(self) -> counts.Counts:
         """Return the counts of each slice, (slices, 3, 3): reference by prediction."""
         return np.array(self.slices, dtype=np.int64).reshape(-1, counts.SIZE, counts.SIZE)
+
+    def output_counts(self) -> counts.Counts:
+        """Return the counts of each slice at the size of the network's own output, (slices, 3, 3)."""
+        rows = self.slices if self.output_slices is None else self.output_slices
+        return np.array(rows, dtype=np.int64).reshape(-1, counts.SIZE, counts.SIZE)
 
     def series_counts(self) -> counts.Counts:
         """Return the counts of the whole series, (3, 3)."""
@@ -129,11 +136,11 @@ class EvaluationResult(Record):
     tables: tuple[Table, ...]
     problems: tuple[Problem, ...]
     bone_dice: float | None
-    """Network, patient protocol: mean over series."""
+    """Network, patient protocol: mean over series. All figures here are at full resolution."""
     bone_dice_interval: tuple[float, float] | None
     """95 % bootstrap interval over patients; none with a single patient."""
     bone_dice_pooled: float | None
-    """Network, paper protocol."""
+    """Network, all test pixels at full resolution pooled."""
     threshold_bone_dice: float | None
     threshold_bone_dice_interval: tuple[float, float] | None
     threshold_bone_dice_pooled: float | None

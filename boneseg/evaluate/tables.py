@@ -18,6 +18,12 @@ NETWORK, THRESHOLD = "network", "threshold"
 
 Series = Sequence[SeriesResult]
 
+_GRIDS = {
+    True: "Output size: counted on the grid on which the network answers, the reference brought there by nearest "
+    "neighbour, as the library of the paper does. All other tables are at full resolution.",
+    False: "The network answers on the slices' own pixels: network output size and full resolution are the same.",
+}
+
 
 def all_tables(series: Series, name: str, epoch: int, settings: EvaluateSettings) -> tuple[Table, ...]:
     """Make every table.
@@ -39,20 +45,25 @@ def all_tables(series: Series, name: str, epoch: int, settings: EvaluateSettings
 
 
 def class_wise(series: Series, name: str, epoch: int, settings: EvaluateSettings) -> Table:
-    """Tables 1 and 3 of the paper: IoU, Dice and accuracy of each class and their means, all test pixels pooled."""
+    """Tables 1 and 3 of the paper: IoU, Dice and accuracy of each class and their means, all test pixels pooled.
+
+    The network's first row is at the size of its own output; its second one, at full resolution, is there where the
+    two differ.
+    """
     columns = [Column(key="method", label="Method"), Column(key="epoch", label="Epoch")]
     for key, label in (("iou", "IoU (%)"), ("dice", "Dice (%)"), ("accuracy", "Accuracy (%)")):
         columns += [_percent(f"{key}_{part}", part, label) for part in ("mean", *CLASS_KEYS)]
-    rows = [
-        (name, epoch, *_class_figures(pooled(series, NETWORK))),
-        (_threshold_name(settings), None, *_class_figures(pooled(series, THRESHOLD))),
-    ]
+    rows: list[tuple[Cell, ...]] = [(name, epoch, *class_figures(pooled_output(series, NETWORK)))]
+    if has_own_grid(series):
+        rows = [(f"{name}, output size", *rows[0][1:])]
+        rows.append((f"{name}, full resolution", epoch, *class_figures(pooled(series, NETWORK))))
+    rows.append((_threshold_name(settings), None, *class_figures(pooled(series, THRESHOLD))))
     return Table(
         name="class_wise",
         title="Class-wise and mean IoU, Dice and accuracy",
         protocol=PAPER,
         note="Pixels of all test images are pooled for each class. Accuracy of a class is (TP + TN) / all. The mean "
-        "is over the classes that occur.",
+        f"is over the classes that occur. {_GRIDS[has_own_grid(series)]}",
         columns=tuple(columns),
         rows=tuple(rows),
     )
@@ -220,6 +231,19 @@ def pooled(series: Series, method: str) -> counts.Counts:
     return total
 
 
+def pooled_output(series: Series, method: str) -> counts.Counts:
+    """Add up the counts of all series at the size of the network's own output, (3, 3)."""
+    total = np.zeros((counts.SIZE, counts.SIZE), dtype=np.int64)
+    for row in series:
+        total += _of(row, method).output_counts().sum(axis=0)
+    return total
+
+
+def has_own_grid(series: Series) -> bool:
+    """Say whether the network answers on another grid than the slices' own, so that there are two sets of counts."""
+    return any(row.network.output_slices is not None for row in series)
+
+
 def image_bone_iou(measurement: Measurement) -> counts.Values:
     """Return the bone IoU of each slice, (slices,); NaN where neither mask has bone there."""
     values: counts.Values = counts.iou(measurement.slice_counts())[:, BONE]
@@ -306,7 +330,8 @@ def _threshold_name(settings: EvaluateSettings) -> str:
     return f"threshold {settings.threshold_hu:g} HU"
 
 
-def _class_figures(table: counts.Counts) -> list[float | None]:
+def class_figures(table: counts.Counts) -> list[float | None]:
+    """Return IoU, Dice and accuracy in percent, of each the mean and then every class."""
     figures: list[float | None] = []
     for measure in (counts.iou, counts.dice, counts.accuracy):
         figures += _with_mean(measure(table))

@@ -1,11 +1,14 @@
 """Measurements of masks that are given, and a training history: no network takes part."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from boneseg.config import EvaluateSettings, ModelSettings, TrainSettings, stable_hash
 from boneseg.evaluate.measure import Volume, measure
 from boneseg.evaluate.records import Measurement, SeriesResult
 from boneseg.geometry import Geometry, axial
+from boneseg.inference import Labels
 from boneseg.models.card import EpochRecord, ModelCard
 
 
@@ -49,18 +52,21 @@ class Given:
 
     identity = "given"
 
-    def __init__(self, mask: np.ndarray) -> None:
+    def __init__(self, mask: np.ndarray, output: np.ndarray | None = None) -> None:
         self.mask = mask
+        self.output = output
 
-    def segment(self, hu: np.ndarray, geometry: Geometry) -> np.ndarray:
+    def segment(self, hu: np.ndarray, geometry: Geometry, slices: Sequence[int] | None = None) -> Labels:
         """Return the given mask."""
-        return self.mask
+        return Labels(self.mask if slices is None else self.mask[list(slices)], self.output)
 
 
-def measurement(reference: np.ndarray, prediction: np.ndarray, settings: EvaluateSettings) -> Measurement:
+def measurement(
+    reference: np.ndarray, prediction: np.ndarray, settings: EvaluateSettings, output: np.ndarray | None = None
+) -> Measurement:
     """Measure a prediction that is given."""
     volume = Volume(np.zeros(reference.shape, np.int16), reference, axial(reference.shape, (2.0, 1.0, 1.0)))
-    return measure(Given(prediction), "content", volume, settings)
+    return measure(Given(prediction, output), "content", volume, settings)
 
 
 def series_result(
@@ -70,12 +76,13 @@ def series_result(
     network: np.ndarray,
     threshold: np.ndarray,
     settings: EvaluateSettings,
+    output: np.ndarray | None = None,
 ) -> SeriesResult:
-    """Measure a series under two predictions that are given."""
+    """Measure a series under two predictions that are given; ``output`` is the network's on its own grid."""
     return SeriesResult(
         series=stable_hash(name),
         content=stable_hash([name]),
         patient=stable_hash([patient, "patient"]),
-        network=measurement(reference, network, settings),
+        network=measurement(reference, network, settings, output),
         threshold=measurement(reference, threshold, settings),
     )

@@ -55,7 +55,7 @@ def report(
         series.patient,
         lambda: Volume(phantom.hu, phantom.label, phantom.geometry),
     )
-    network = Given(phantom.label[:1])
+    network = Given(phantom.label)
     return folder, write_files(folder, study, [subject], network, ThresholdMethod(150.0))
 
 

@@ -9,7 +9,7 @@ from sklearn import metrics as reference
 
 from boneseg.config import EvaluateSettings
 from boneseg.evaluate.files import Study, summarise_study
-from boneseg.evaluate.measure import ThresholdMethod
+from boneseg.evaluate.measure import ThresholdMethod, confusion_on_output
 from boneseg.evaluate.records import EvaluationResult, SeriesResult, SplitSummary, Table
 from boneseg.evaluate.tables import all_tables, class_wise, per_image, per_series, to_csv, to_markdown
 from tests.evaluate.given import model_card, series_result
@@ -177,3 +177,37 @@ def test_the_console_shows_both_methods_and_protocols_in_100_columns(result: Eva
 
 def test_another_threshold_is_another_method() -> None:
     assert ThresholdMethod(150.0).identity == ThresholdMethod(150.0).identity != ThresholdMethod(200.0).identity
+
+
+def test_the_paper_protocol_counts_at_the_size_of_the_network_output(settings: EvaluateSettings) -> None:
+    truth, guess, threshold = masks(0)
+    output = guess[:, ::2, 1::2]  # what a network of half the size would say
+    series = [series_result("s", "p", truth, guess, threshold, settings, output)]
+    table = class_wise(series, "net", 1, settings)
+    assert [cells[0] for cells in table.rows] == ["net, output size", "net, full resolution", "threshold 150 HU"]
+    # OpenCV's plain nearest neighbour takes the pixel at floor(index * scale): here every second one from the first.
+    for index, pair in enumerate(((truth[:, ::2, ::2], output), (truth, guess), (truth, threshold))):
+        expected = reference.jaccard_score(pair[0].ravel(), pair[1].ravel(), average=None) * 100
+        found = [row(table, index)[f"iou_{part}_percent"] for part in ("background", "outline", "bone")]
+        assert found == pytest.approx(list(expected))
+    # All other figures stay at full resolution.
+    assert row(per_series(series, "net"), 0)["network_iou_bone_percent"] == row(table, 1)["iou_bone_percent"]
+
+
+def test_what_is_the_same_at_both_sizes_is_not_shown_twice(
+    series: list[SeriesResult], settings: EvaluateSettings
+) -> None:
+    table = class_wise(series, "net", 1, settings)
+    assert [cells[0] for cells in table.rows] == ["net", "threshold 150 HU"]
+    assert "are the same" in table.note
+
+
+@pytest.mark.parametrize(("height", "width"), [(10, 12), (7, 9), (30, 31)])
+def test_the_reference_is_brought_to_the_output_by_nearest_neighbour(height: int, width: int) -> None:
+    truth, _, _ = masks(1)
+    rows = np.floor(np.arange(height) * SHAPE[1] / height).astype(int)
+    columns = np.floor(np.arange(width) * SHAPE[2] / width).astype(int)
+    output = np.random.default_rng(2).integers(0, 3, (SHAPE[0], height, width)).astype(np.uint8)
+    for index, found in enumerate(confusion_on_output(truth, output)):
+        near = truth[index][np.ix_(rows, columns)]
+        np.testing.assert_array_equal(found, reference.confusion_matrix(near.ravel(), output[index].ravel()))
