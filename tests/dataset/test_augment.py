@@ -1,60 +1,79 @@
 import numpy as np
 import pytest
 
-from boneseg.dataset.augment import SCALE, build_recipe
+from boneseg.config import PreprocessSettings
+from boneseg.dataset.augment import RECIPES, SCALE, build_recipe
+from boneseg.dataset.preprocess import normalise
 
 CROP = 96
+PLAIN = PreprocessSettings()
 
 
-def window(recipe_window: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return a bright disc, off the centre, as image and label."""
-    rows, columns = np.ogrid[:recipe_window, :recipe_window]
-    middle = recipe_window // 2
+def window(size: int, slices: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Return a bright disc, off the centre, in tissue: HU and label."""
+    rows, columns = np.ogrid[:size, :size]
+    middle = size // 2
     disc = (rows - middle + 5) ** 2 + (columns - middle - 8) ** 2 < 20**2
-    return np.where(disc, 0.9, 0.3).astype(np.float32), np.where(disc, 2, 1).astype(np.uint8)
+    hu = np.where(disc, 1100, 40).astype(np.float32)
+    return np.repeat(hu[None], slices, axis=0), np.where(disc, 2, 1).astype(np.uint8)
 
 
-def test_none_changes_nothing() -> None:
-    recipe = build_recipe("none", CROP)
-    image, label = window(recipe.window)
+def test_none_only_normalises() -> None:
+    recipe = build_recipe("none", CROP, PLAIN)
+    hu, label = window(recipe.window)
     assert recipe.window == CROP
-    for changed, original in zip(recipe(image, label, 1), (image, label), strict=True):
-        np.testing.assert_array_equal(changed, original)
+    image, same = recipe(hu, label, 1.0, 1)
+    np.testing.assert_array_equal(image, normalise(hu, PLAIN))
+    np.testing.assert_array_equal(same, label)
 
 
-def test_the_same_seed_makes_the_same_crop_and_another_seed_another() -> None:
-    first, second = build_recipe("basic", CROP), build_recipe("basic", CROP)
-    image, label = window(first.window)
-    first(image, label, 5)
+@pytest.mark.parametrize("name", sorted(RECIPES))
+@pytest.mark.parametrize("slices", [1, 5])
+def test_a_crop_has_the_size_and_values_that_training_expects(name: str, slices: int) -> None:
+    recipe = build_recipe(name, CROP, PLAIN)
+    hu, label = window(recipe.window, slices)
+    for seed in range(20):
+        image, moved = recipe(hu.copy(), label.copy(), 1.0, seed)
+        assert image.shape == (slices, CROP, CROP)
+        assert moved.shape == (CROP, CROP)
+        assert (image.dtype, moved.dtype) == (np.float32, np.uint8)
+        assert image.min() >= 0
+        assert image.max() <= 1
+        assert set(np.unique(moved)) <= {0, 1, 2}
+
+
+@pytest.mark.parametrize("name", ["basic", "ct", "paper"])
+def test_the_same_seed_makes_the_same_crop_and_another_seed_another(name: str) -> None:
+    first, second = build_recipe(name, CROP, PLAIN), build_recipe(name, CROP, PLAIN)
+    hu, label = window(first.window)
+    first(hu.copy(), label.copy(), 1.0, 5)
     for seed in range(10):
-        for one, other in zip(first(image, label, seed), second(image, label, seed), strict=True):
+        crops = [recipe(hu.copy(), label.copy(), 1.0, seed) for recipe in (first, second)]
+        for one, other in zip(*crops, strict=True):
             np.testing.assert_array_equal(one, other)
-    assert not np.array_equal(first(image, label, 1)[0], first(image, label, 2)[0])
+    one, other = (first(hu.copy(), label.copy(), 1.0, seed)[0] for seed in (1, 2))
+    assert not np.array_equal(one, other)
 
 
-def test_image_and_label_move_together_and_values_stay_allowed() -> None:
-    recipe = build_recipe("basic", CROP)
-    image, label = window(recipe.window)
+def test_image_and_label_move_together() -> None:
+    recipe = build_recipe("basic", CROP, PLAIN)
+    hu, label = window(recipe.window)
     for seed in range(100):
-        changed, moved = recipe(image, label, seed)
-        assert changed.shape == moved.shape == (CROP, CROP)
-        assert (changed.dtype, moved.dtype) == (np.float32, np.uint8)
-        assert changed.min() >= 0
-        assert changed.max() <= 1
+        changed, moved = recipe(hu, label, 1.0, seed)
         assert set(np.unique(moved)) <= {1, 2}, "a turned or shrunken crop reaches over the window's edge"
-        bright = changed > 0.6
+        bright = changed[0] > 0.6
         assert 2 * (bright & (moved == 2)).sum() / (bright.sum() + (moved == 2).sum()) > 0.93
 
 
 def test_each_kind_of_change_happens_on_its_own() -> None:
-    recipe = build_recipe("basic", CROP)
-    image, label = window(recipe.window)
+    recipe = build_recipe("basic", CROP, PLAIN)
+    hu, label = window(recipe.window)
     area, flipped, noisy = [], [], []
     for seed in range(300):
-        changed, moved = recipe(image, label, seed)
+        changed, moved = recipe(hu, label, 1.0, seed)
         area.append((moved == 2).sum() / (label == 2).sum())
         flipped.append(np.argwhere(moved == 2)[:, 1].mean() < CROP / 2)
-        noisy.append(changed[moved == 1][:200].std() > 0.003)
+        noisy.append(changed[0][moved == 1][:200].std() > 0.003)
     assert 0.4 < np.mean(flipped) < 0.6
     assert 0.2 < np.mean(noisy) < 0.6
     assert min(area) < 0.7

@@ -10,7 +10,7 @@ from boneseg.config import PreprocessSettings, TrainSettings
 from boneseg.dataset.manifest import ShardRecord
 from boneseg.dataset.preprocess import normalise
 from boneseg.dataset.shards import save_shard
-from boneseg.dataset.slices import SliceDataset, TrainingBatches, ValidationBatches, ahead
+from boneseg.dataset.slices import Planes, SliceDataset, TrainingBatches, ValidationBatches, ahead
 from boneseg.errors import DataError
 from boneseg.geometry import axial
 from boneseg.storage.catalogue import FileKind, GeometryRecord, SeriesRow
@@ -52,16 +52,46 @@ def slices(workspace: Workspace) -> SliceDataset:
 def test_slices_are_normalised_and_whole(slices: SliceDataset) -> None:
     image, label = slices[7]
     assert len(slices) == 15
-    assert image.shape == label.shape == (40, 50)
+    assert image.shape == (1, 40, 50)
+    assert label.shape == (40, 50)
     hu = np.random.default_rng(2).integers(-400, 1200, (4, 40, 50)).astype(np.int16)
-    np.testing.assert_array_equal(image, normalise(hu[1], WINDOW))
+    np.testing.assert_array_equal(image[0], normalise(hu[1], WINDOW))
 
 
 def test_slices_are_resampled_with_their_labels(slices: SliceDataset, workspace: Workspace) -> None:
     halved = SliceDataset(workspace, slices.records, PreprocessSettings(spacing_mm=2.0))
     image, label = halved[3]
-    assert image.shape == label.shape == (50, 60)
+    assert image.shape == (1, 50, 60)
+    assert label.shape == (50, 60)
     assert (label == 2).sum() == pytest.approx(25, abs=12)
+
+
+def test_neighbours_are_channels_and_repeat_at_the_ends(slices: SliceDataset, workspace: Workspace) -> None:
+    settings = PreprocessSettings(slices=3, slice_distance_mm=6.0)
+    stacked = SliceDataset(workspace, slices.records, settings)
+    for index, expected in ((0, (0, 0, 2)), (3, (1, 3, 5)), (5, (3, 5, 5)), (6, (6, 6, 8))):
+        image, label = stacked[index]
+        np.testing.assert_array_equal(image, np.stack([slices[other][0][0] for other in expected]))
+        np.testing.assert_array_equal(label, slices[index][1])
+    batch = next(TrainingBatches(stacked, PLAIN).epoch(1))
+    assert batch.image.shape == (4, 3, 64, 64)
+
+
+def test_a_slab_is_the_mean_over_its_thickness(slices: SliceDataset) -> None:
+    planes = [slices.planes(index).hu[0] for index in range(4)]
+    np.testing.assert_allclose(slices.planes(2, slab_mm=9.0).hu[0], np.mean(planes[1:4], axis=0), atol=1e-3)
+    np.testing.assert_array_equal(slices.planes(2, slab_mm=3.0).hu[0], planes[2])
+    np.testing.assert_allclose(slices.planes(0, slab_mm=9.0).hu[0], np.mean(planes[:2], axis=0), atol=1e-3)
+
+
+def test_every_slice_is_resized_where_a_size_is_set(slices: SliceDataset, workspace: Workspace) -> None:
+    squares = SliceDataset(workspace, slices.records, PreprocessSettings(size=64))
+    for index in (0, 7):
+        image, label = squares[index]
+        assert image.shape == (1, 64, 64)
+        assert label.shape == (64, 64)
+    area = 1.0 * 100 * 1.0 * 120 / 64**2
+    assert squares.planes(0).pixel_mm == pytest.approx(area**0.5)
 
 
 def test_an_empty_split_is_refused_with_the_fix(workspace: Workspace) -> None:
@@ -94,7 +124,7 @@ def test_small_slices_are_padded_with_air_and_background(slices: SliceDataset, w
     assert (batch.image[:, 0][outside] == 0).all()
 
 
-@pytest.mark.parametrize("augmentation", ["none", "basic"])
+@pytest.mark.parametrize("augmentation", ["none", "ct", "paper"])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_batches_do_not_depend_on_threads(slices: SliceDataset, threads: int, augmentation: str) -> None:
     settings = PLAIN.model_copy(update={"augmentation": augmentation, "seed": 3})
@@ -108,7 +138,7 @@ def test_batches_do_not_depend_on_threads(slices: SliceDataset, threads: int, au
 
 
 def test_workers_share_the_crops_of_one_epoch(slices: SliceDataset) -> None:
-    settings = PLAIN.model_copy(update={"steps_per_epoch": 4, "augmentation": "basic"})
+    settings = PLAIN.model_copy(update={"steps_per_epoch": 4, "augmentation": "ct"})
     alone = torch.cat([batch.image for batch in TrainingBatches(slices, settings).epoch(1)])
     half = settings.model_copy(update={"batch_size": 2})
     ranks = [torch.cat([b.image for b in TrainingBatches(slices, half, rank, 2).epoch(1)]) for rank in (0, 1)]
@@ -141,9 +171,9 @@ class Spy(SliceDataset):
 
     seen: tuple[int, ...] = ()
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def planes(self, index: int, slab_mm: float = 0.0) -> Planes:
         self.seen += (int(index),)
-        return super().__getitem__(index)
+        return super().planes(index, slab_mm)
 
 
 def test_every_slice_is_seen_in_an_epoch_without_preference_for_bone(
