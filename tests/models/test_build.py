@@ -5,14 +5,15 @@ import torch
 
 from boneseg.config import ModelSettings
 from boneseg.errors import SettingsError
-from boneseg.models.build import BUILDERS, build_model, check_batch_of_one, check_model, count_parameters
+from boneseg.models import paper
+from boneseg.models.build import BUILDERS, AnySize, build_model, check_batch_of_one, check_model, count_parameters
 
 VIT = "tu-vit_tiny_patch16_224"
 
 
 @pytest.mark.parametrize("architecture", sorted(BUILDERS))
 def test_every_architecture_labels_images_of_any_size(architecture: str) -> None:
-    encoder = VIT if architecture == "dpt" else "mobilenet_v2"
+    encoder = "plain" if architecture in paper.ARCHITECTURES else VIT if architecture == "dpt" else "mobilenet_v2"
     network = build_model(ModelSettings(architecture=architecture, encoder=encoder)).eval()
     with torch.inference_mode():
         assert network(torch.rand(1, 1, 50, 71)).shape == (1, 3, 50, 71)
@@ -52,6 +53,7 @@ def test_running_statistics_count_as_held_but_not_as_trained() -> None:
         ("unetplusplus", "mit_b0", "unetplusplus does not work with encoder mit_b0"),
         ("dpt", "resnet18", "pick a timm vision transformer"),
         ("unet", VIT, "does not work with encoder"),
+        ("paper-unet", "resnet18", "plain"),
     ],
 )
 def test_a_model_that_cannot_be_built_is_refused_with_the_way_out(
@@ -81,5 +83,21 @@ def test_checking_a_model_leaves_torch_random_numbers_alone() -> None:
 
 def test_a_batch_of_one_is_refused_only_where_it_cannot_train() -> None:
     check_batch_of_one(ModelSettings(encoder="mobilenet_v2"), crop=64)
-    with pytest.raises(SettingsError, match=r"set train.batch_size to 2"):
-        check_batch_of_one(ModelSettings(architecture="deeplabv3plus", encoder="mobilenet_v2"), crop=64)
+    check_batch_of_one(ModelSettings(architecture="paper-segnet", encoder="plain"), crop=64)
+    for architecture, encoder in (("deeplabv3plus", "mobilenet_v2"), ("paper-pspnet", "plain")):
+        with pytest.raises(SettingsError, match=r"set train.batch_size to 2"):
+            check_batch_of_one(ModelSettings(architecture=architecture, encoder=encoder), crop=64)
+
+
+def test_a_network_on_a_coarser_grid_is_resized_where_the_image_is() -> None:
+    # On a ramp every place tells where it is, and linear resizing is exact off the border.
+    network = AnySize(torch.nn.AvgPool2d(2))
+    rows, columns = torch.meshgrid(torch.arange(45.0), torch.arange(70.0), indexing="ij")
+    ramp = torch.stack([rows, columns])[None]
+    full, own = network.both_sizes(ramp)
+    assert own.shape == (1, 2, 22, 35)
+    torch.testing.assert_close(full[..., 1:43, 1:-1], ramp[..., 1:43, 1:-1])
+    torch.testing.assert_close(own[0, 0, :, 0], 2 * torch.arange(22.0) + 0.5)
+    torch.testing.assert_close(own[0, 1, 0], 2 * torch.arange(35.0) + 0.5)
+    torch.testing.assert_close(network(ramp), full)
+    torch.testing.assert_close(network.own_size(ramp), own)

@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from boneseg.config import ModelSettings, TrainSettings
+from boneseg.config import ModelSettings, PreprocessSettings, TrainSettings
 from boneseg.errors import ModelError, StoreError
-from boneseg.models.build import build_model
+from boneseg.models import paper
+from boneseg.models.build import build_model, count_parameters
 from boneseg.models.card import CARD_FILE, WEIGHTS_FILE, ModelCard
 from boneseg.models.checkpoint import fetch_model, load_model, save_model, upload_model
 from boneseg.storage.workspace import Workspace
@@ -39,6 +40,29 @@ def test_a_loaded_model_computes_what_the_saved_one_did(tmp_path: Path) -> None:
         assert torch.equal(network(image), original(image))
     assert card == saved
     assert not network.training
+
+
+@pytest.mark.parametrize(
+    ("architecture", "encoder"),
+    [*((name, "plain") for name in paper.ARCHITECTURES), ("paper-unet", "vgg16"), ("paper-unet", "resnet50")],
+)
+@pytest.mark.parametrize("slices", [1, 3])
+def test_a_loaded_network_of_the_paper_computes_what_the_saved_one_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str, encoder: str, slices: int
+) -> None:
+    monkeypatch.setattr(paper, "HIDDEN", 64)
+    preprocess = PreprocessSettings.model_validate({"slices": slices})
+    model = ModelSettings(architecture=architecture, encoder=encoder, preprocess=preprocess)
+    saved = save(tmp_path, model=model)
+    torch.manual_seed(0)
+    original = build_model(model).eval()
+    network, card = load_model(tmp_path)
+    image = torch.rand(1, slices, 50, 71)
+    with torch.inference_mode():
+        assert torch.equal(network(image), original(image))
+        assert torch.equal(network.own_size(image), original.own_size(image))
+    assert card == saved
+    assert card.parameters == count_parameters(original).trainable
 
 
 def test_the_hash_is_of_weights_and_use(tmp_path: Path) -> None:
