@@ -7,15 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from boneseg.config import RunSettings, StoreSettings, load_settings, stable_hash, work_folder
-from boneseg.errors import DataError
+from boneseg.bring import bucket_of, make_dataset, store_here, upload
+from boneseg.config import RunSettings, StoreSettings, load_settings, work_folder
 from boneseg.progress import track
 from boneseg.recipes import merged
 from boneseg.stages import Stages
-from boneseg.storage import embedded, layout
-from boneseg.storage.client import ObjectStore
-from boneseg.storage.hashing import combine
-from boneseg.storage.upload import upload_folder
 from boneseg.storage.workspace import Workspace
 
 PATIENTS, SLICES = 8, 24
@@ -44,45 +40,20 @@ def run_demo(
     """
     settings = _settings(data, config, overrides)
     started = time.monotonic()
-    ours = False
-    try:
-        if settings.store.endpoint is None:
-            ours = embedded.status(work_folder()) is None
-            say(f"store: {embedded.start(work_folder()).endpoint}")
-        store = embedded.open_store(settings.store, work_folder())
-        store.ensure_bucket()
+    with store_here(settings.store, keep, say) as store:
         stages = Stages(Workspace(store, work_folder()), settings)
         folder = data if data is not None else _phantoms(work_folder() / "phantoms")
-        sent = upload_folder(store, folder, settings.store.raw_prefix, settings.pull.parallel)
-        say(f"data: {sent} new files in {store.uri(settings.store.raw_prefix)}")
-        _fix_patient_secret(store, settings.store.raw_prefix)
+        upload(store, folder, settings, say)
         _run_stages(stages, say)
         say(f"finished in {time.monotonic() - started:.0f} s")
-    finally:
-        if ours and not keep:
-            embedded.stop(work_folder())
 
 
 def _settings(data: Path | None, config: Path | None, overrides: tuple[str, ...]) -> RunSettings:
     defaults = PHANTOM_SETTINGS if data is None else DATA_SETTINGS
-    bucket = "demo"
-    if data is not None:
-        if not data.is_dir():
-            raise DataError(f"{data} is not a folder; name the folder that holds the CT series")
-        bucket = f"demo-{stable_hash(str(data.resolve()))}"
+    bucket = "demo" if data is None else bucket_of(data)
     given = load_settings(config, overrides)
     base = RunSettings(store=StoreSettings(bucket=bucket)).model_dump()
     return RunSettings.model_validate(merged(merged(base, defaults), given.model_dump(exclude_unset=True)))
-
-
-def _fix_patient_secret(store: ObjectStore, prefix: str) -> None:
-    """Derive the bucket's secret from the data itself, so that a demo of the same data splits it the same way anywhere.
-
-    Nobody without the very same files can compute it.
-    """
-    if not store.exists(layout.PATIENT_KEY_STATE):
-        content = (f"{item.key} {item.etag}" for item in store.list(prefix))
-        store.write(layout.PATIENT_KEY_STATE, combine(content).encode())
 
 
 def _phantoms(folder: Path) -> Path:
@@ -97,13 +68,7 @@ def _phantoms(folder: Path) -> Path:
 def _run_stages(stages: Stages, say: Callable[[str], None]) -> None:
     from boneseg.evaluate.evaluate import console_table
 
-    pulled = stages.pull()
-    say(f"pull: {pulled.series} series, {pulled.labelled} with a label, {pulled.downloaded} objects read")
-    prepared = stages.prepare()
-    parts = ", ".join(f"{count} {split}" for split, count in prepared.series.items())
-    say(f"prepare: {parts}; {prepared.made} made, {prepared.reused} reused")
-    for problem in prepared.problems:
-        say(f"  {'left out' if problem.fatal else 'note'}: {problem.source}: {problem.reason}")
+    make_dataset(stages, say)
     trained = stages.train()
     say(f"train: run {trained.run}{' (reused)' if trained.reused else ''}, best epoch {trained.best_epoch}")
     evaluated = stages.evaluate()

@@ -1,8 +1,10 @@
-"""A sweep in Ray Tune: each trial runs the plain training loop in a process of its own."""
+"""Ray Tune: a sweep whose trials each run the plain training loop, or a list of jobs, in processes of their own."""
 
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +29,8 @@ from boneseg.tune.space import ARCHITECTURE, ENCODER, LEARNING_RATE, LOSS, apply
 log = logging.getLogger(__name__)
 
 METRIC, EPOCH, BONE_DICE, ERROR = "best_mean_iou", "epoch", "bone_dice", "error"
+JOB, JOB_STATE = "job", "state"
+"""A job says under the second name, in words, what it has done."""
 HALVING = 2
 """ASHA goes on with one in two trials at each of its milestones."""
 
@@ -48,6 +52,12 @@ class Outcome:
     choice: dict[str, Any]
     metrics: dict[str, Any]
     error: str | None
+
+
+Say = Callable[[dict[str, Any]], None]
+"""Takes what a job has to report; the last value under each name is kept."""
+Job = Callable[[str, Say], None]
+"""Does the work that a name stands for. Crosses process borders."""
 
 
 def trial_settings(settings: RunSettings, choice: dict[str, Any]) -> RunSettings:
@@ -94,8 +104,51 @@ def run_trials(sweep: Sweep) -> list[Outcome]:
                 callbacks=[_Log()],
             ),
         )
-        results = tuner.fit()
-        return [_outcome(results[number]) for number in range(len(results))]
+        return _finish(tuner)
+
+
+def run_jobs(name: str, workspace: Workspace, jobs: tuple[str, ...], job: Job, parallel: int) -> dict[str, Outcome]:
+    """Run jobs as one experiment, each in a process of its own; one that fails does not stop the others.
+
+    Args:
+        name: of the experiment.
+        workspace: where Ray keeps its notes.
+        jobs: what each job is called, which is all that distinguishes it.
+        job: does one.
+        parallel: jobs at the same time; they share the cluster's CPUs and GPUs.
+
+    Returns:
+        Job -> how it ended.
+    """
+    with cluster(least_cpus=parallel):
+        tuner = tune.Tuner(
+            tune.with_resources(tune.with_parameters(_job, job=job), _share(parallel)),
+            param_space={JOB: tune.grid_search(list(jobs))},
+            tune_config=tune.TuneConfig(max_concurrent_trials=parallel, reuse_actors=True),
+            run_config=tune.RunConfig(name=name, storage_path=storage_path(workspace), verbose=0, callbacks=[_Log()]),
+        )
+        return {outcome.choice[JOB]: outcome for outcome in _finish(tuner)}
+
+
+def _finish(tuner: tune.Tuner) -> list[Outcome]:
+    # Tune would answer Ctrl-C with the results so far, as if it were done.
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+    results = tuner.fit()
+    return [_outcome(results[number]) for number in range(len(results))]
+
+
+def _job(choice: dict[str, Any], job: Job) -> None:
+    """Do one job, reporting whenever it has something to say."""
+    last: dict[str, Any] = {}
+
+    def say(news: dict[str, Any]) -> None:
+        last.update(news)
+        tune.report(last)
+
+    try:
+        job(choice[JOB], say)
+    except BonesegError as error:
+        say({ERROR: str(error)})
 
 
 def _trial(choice: dict[str, Any], sweep: Sweep) -> None:
@@ -137,14 +190,20 @@ def _share(parallel: int) -> dict[str, float]:
 
 
 class _Log(tune.Callback):
-    """Writes a line to the log after each epoch of each trial."""
+    """Writes a line to the log after each epoch of each trial, and when a trial ends."""
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """Log an epoch, or why there is none."""
-        number = trials.index(trial) + 1
         if ERROR in result:
-            log.warning("trial %d failed, the sweep goes on: %s", number, result[ERROR])
+            log.warning("%s failed, the others go on: %s", _name(trials, trial), result[ERROR])
+        elif JOB_STATE in result:
+            log.info("%s: %s", _name(trials, trial), result[JOB_STATE])
         else:
-            log.info("trial %d %s: epoch %d, best mean IoU %.4f", number, trial.config, result[EPOCH], result[METRIC])
+            name = _name(trials, trial)
+            log.info("%s: epoch %d, best mean IoU %.4f", name, result[EPOCH], result[METRIC])
+
+
+def _name(trials: list[Trial], trial: Trial) -> str:
+    return trial.config.get(JOB) or f"trial {trials.index(trial) + 1} {trial.config}"
