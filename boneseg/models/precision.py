@@ -38,7 +38,7 @@ class Precision:
         return network.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload,no-any-return]
 
     def image(self, batch: Tensor) -> Tensor:
-        """Move images (N, 1, H, W) to the device and format."""
+        """Move images (N, channels, H, W) to the device and format."""
         return batch.to(self.device, non_blocking=True).contiguous(memory_format=self.memory_format)
 
 
