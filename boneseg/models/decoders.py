@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -76,7 +76,7 @@ class SegNet(nn.Module):
         return logits
 
 
-DECODERS = {
+DECODERS: dict[str, Callable[[Sequence[int]], nn.Module]] = {
     "fcn8": partial(FCN, steps=(2, 2, 8)),
     "fcn32": partial(FCN, steps=(32,)),
     "segnet": SegNet,

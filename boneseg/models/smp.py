@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import difflib
 import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import segmentation_models_pytorch as smp
 import timm
+import torch
 from segmentation_models_pytorch.encoders import get_encoder_names
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from boneseg.config import CLASSES
 from boneseg.errors import SettingsError
 from boneseg.models.decoders import DECODERS, OnEncoder
+
+Network = TypeVar("Network", bound=nn.Module)
 
 ARCHITECTURES: tuple[str, ...] = (*smp.MODEL_ARCHITECTURES_MAPPING, *DECODERS)
 """The library's own architectures, then those of ``decoders``."""
@@ -34,7 +40,7 @@ def build(architecture: str, encoder: str, channels: int = 1) -> nn.Module:
     Raises:
         SettingsError: the encoder is unknown, or the two do not fit together.
     """
-    _check_encoder(encoder)
+    check_encoder(encoder)
     options: dict[str, object] = {
         "encoder_name": encoder,
         "encoder_weights": None,
@@ -52,6 +58,27 @@ def build(architecture: str, encoder: str, channels: int = 1) -> nn.Module:
             return network
     except (ValueError, RuntimeError, TypeError, AttributeError, IndexError, KeyError) as error:
         raise SettingsError(misfit(architecture, encoder, error)) from error
+
+
+class _Hollow(TorchFunctionMode):
+    FACTORIES = frozenset((torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.normal))
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = dict(kwargs or {})
+        if func in self.FACTORIES and given.get("device") is None:
+            given["device"] = "meta"
+        return func(*args, **given)
+
+
+def hollow(build: Callable[[], Network]) -> Network:
+    """Build a network of shapes without numbers, on torch's meta device: no memory, no random numbers, no time.
+
+    Unlike ``with torch.device("meta")`` this leaves small tables such as ``linspace`` alone, whose numbers some
+    encoders read while they are built.
+    """
+    with _Hollow(), torch.no_grad():
+        network = build()
+    return network.to("meta")
 
 
 def misfit(architecture: str, encoder: str, error: Exception) -> str:
@@ -74,7 +101,12 @@ def _build_dpt(options: dict[str, object]) -> nn.Module:
     return network
 
 
-def _check_encoder(name: str) -> None:
+def check_encoder(name: str) -> None:
+    """Check that an encoder of this name exists, in segmentation-models-pytorch or in timm.
+
+    Raises:
+        SettingsError: it does not; says which names look like it.
+    """
     known = get_encoder_names()
     if name in known:
         return
