@@ -19,9 +19,10 @@ from boneseg.dataset.preprocess import network_size
 from boneseg.dataset.slices import Batch, SliceDataset, TrainingBatches, ValidationBatches
 from boneseg.errors import ModelError
 from boneseg.metrics import counts as metrics
-from boneseg.models.build import build_model
+from boneseg.models.build import AnySize, build_model
 from boneseg.models.card import EpochRecord
 from boneseg.models.precision import Precision, choose_precision
+from boneseg.models.weights import load_pretrained, pretrained
 from boneseg.progress import track
 from boneseg.storage.workspace import Workspace
 from boneseg.train.checkpoint import StateKeeper, TrainingState
@@ -81,17 +82,15 @@ def fit(task: Task, team: Team, report: Report) -> TrainingState:
     settings = task.settings
     precision = choose_precision(team.device or settings.device, settings.precision)
     torch.manual_seed(settings.seed)
-    network = precision.place(build_model(task.model))
+    keeper = StateKeeper(task.workspace, task.run, task.identity)
+    state: TrainingState = team.share(keeper.load() if team.leads else None)
+    network = precision.place(start_network(task, state))
     optimizer = build_optimizer(network, settings)
     training = TrainingBatches(
         SliceDataset(task.workspace, task.training, task.model.preprocess), settings, team.rank, team.size
     )
     validation = validation_batches(task, training, team)
-
-    keeper = StateKeeper(task.workspace, task.run, task.identity)
-    state: TrainingState = team.share(keeper.load() if team.leads else None)
     if state.epoch:
-        network.load_state_dict(state.weights)
         optimizer.load_state_dict(state.optimizer)
     for record in state.history:
         report(record)
@@ -110,6 +109,18 @@ def fit(task: Task, team: Team, report: Report) -> TrainingState:
         report(record)
     keeper.wait()
     return state
+
+
+def start_network(task: Task, state: TrainingState) -> AnySize:
+    """Build the network as the last epoch left it; before the first one, with the weights it is to start from."""
+    network = build_model(task.model)
+    if state.epoch:
+        network.load_state_dict(state.weights)
+        return network
+    file = pretrained(task.workspace, task.model, task.settings.weights_mirror)
+    if file is not None:
+        load_pretrained(network, task.model, file)
+    return network
 
 
 def train_epoch(

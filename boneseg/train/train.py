@@ -11,6 +11,7 @@ from boneseg.errors import DataError, SettingsError
 from boneseg.models.build import build_model, check_batch_of_one, check_model
 from boneseg.models.card import EpochRecord
 from boneseg.models.checkpoint import save_model, upload_model
+from boneseg.models.weights import pretrained
 from boneseg.storage import layout
 from boneseg.storage.workspace import Workspace
 from boneseg.train.checkpoint import StateKeeper, TrainingState
@@ -32,7 +33,7 @@ def train(workspace: Workspace, dataset_uri: str, settings: RunSettings) -> Trai
     Raises:
         SettingsError: the model is unknown, or the name belongs to a run with other settings or data.
         DataError: there is nothing to train on or to validate on.
-        ModelError: training diverged.
+        ModelError: training diverged, or the pretrained weights are nowhere.
     """
     return train_run(workspace, load_dataset(workspace, dataset_uri), settings.model, settings.train, settings.name)
 
@@ -76,6 +77,7 @@ def train_run(
         log.info("run %s is finished; its model is used again", name)
         return finished
     check_model(model)
+    pretrained(workspace, model, settings.weights_mirror)  # an absent file is known now, not when workers have started
     if settings.batch_size == 1:
         check_batch_of_one(model, settings.crop)
     claim(workspace, name, record)
