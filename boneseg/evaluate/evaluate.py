@@ -72,7 +72,7 @@ def evaluate(workspace: Workspace, model_uri: str, dataset_uri: str, settings: E
         return EvaluationResult.model_validate_json(kept).model_copy(update={"reused": True})
     network, card = load_model(fetch_model(workspace, model_uri))
     methods = _Methods(NetworkMethod(network, card, settings.batch_size), ThresholdMethod(settings.threshold_hu))
-    subjects = [_shard_subject(workspace, shard) for shard in shards]
+    subjects = [shard_subject(workspace, shard) for shard in shards]
     series, problems = _measure_all(subjects, methods, settings, workspace)
     study = Study(
         evaluation_hash=identity,
@@ -223,7 +223,9 @@ def _identity(model_hash: str, test_hash: str, settings: EvaluateSettings) -> st
     return stable_hash([model_hash, test_hash, decisive, EVALUATE_VERSION])
 
 
-def _shard_subject(workspace: Workspace, record: ShardRecord) -> Subject:
+def shard_subject(workspace: Workspace, record: ShardRecord) -> Subject:
+    """Return a series of a dataset as what is measured; read from the bucket when it is its turn."""
+
     def load() -> Volume:
         shard = open_shard(workspace, record)
         return Volume(shard.image, shard.label, record.geometry.geometry())

@@ -93,34 +93,34 @@ def figure_mean_scores(history: Sequence[EpochRecord], kept: int, path: Path) ->
 def figure_methods(picture: SlicePicture, path: Path) -> None:
     """Figure 6: one slice as CT, reference, network and threshold side by side, bone IoU under each."""
     with mpl.rc_context(STYLE):
-        figure, grid = _panels(1, 4, picture)
+        figure, grid = panels(1, 4, picture)
         axes = grid[0]
         masks = (None, picture.reference, picture.network, picture.threshold)
         titles = ("CT", "reference", "network", "threshold")
-        below = (picture.place, "", _iou_text(picture.network_iou), _iou_text(picture.threshold_iou))
+        below = (picture.place, "", iou_text(picture.network_iou), iou_text(picture.threshold_iou))
         for axis, mask, title, text in zip(axes, masks, titles, below, strict=True):
-            _show(axis, picture, mask)
+            show(axis, picture, mask)
             axis.set_title(title)
             axis.set_xlabel(text)
-        _save(figure, path)
+        save(figure, path)
 
 
 def figure_examples(pictures: Sequence[SlicePicture], path: Path) -> None:
     """Figure 7: the best, the typical and the worst slice, reference beside prediction and where they differ."""
     with mpl.rc_context(STYLE):
-        figure, grid = _panels(len(pictures), 4, *pictures)
+        figure, grid = panels(len(pictures), 4, *pictures)
         for axes, picture in zip(grid, pictures, strict=True):
             for axis, mask in zip(axes, (None, picture.reference, picture.network), strict=False):
-                _show(axis, picture, mask)
-            _show(axes[3], picture, None)
+                show(axis, picture, mask)
+            show(axes[3], picture, None)
             _paint(axes[3], picture, (picture.reference == BONE) & (picture.network != BONE), BLUE, 0.9)
             _paint(axes[3], picture, (picture.reference != BONE) & (picture.network == BONE), ORANGE, 0.9)
             axes[0].set_ylabel(picture.title)
             axes[0].set_xlabel(picture.place)
-            axes[2].set_xlabel(_iou_text(picture.network_iou))
+            axes[2].set_xlabel(iou_text(picture.network_iou))
         for axis, title in zip(grid[0], ("CT", "reference", "network", "missed (blue), extra (orange)"), strict=True):
             axis.set_title(title)
-        _save(figure, path)
+        save(figure, path)
 
 
 def _curves(
@@ -136,10 +136,10 @@ def _curves(
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.yaxis.set_major_formatter(PercentFormatter(1.0))
         axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-        _save(figure, path)
+        save(figure, path)
 
 
-def _panels(rows: int, columns: int, *pictures: SlicePicture) -> tuple[Figure, NDArray[np.object_]]:
+def panels(rows: int, columns: int, *pictures: SlicePicture) -> tuple[Figure, NDArray[np.object_]]:
     """Make a figure whose cells have the pictures' proportions."""
     width = 2.3
     heights = []
@@ -153,7 +153,7 @@ def _panels(rows: int, columns: int, *pictures: SlicePicture) -> tuple[Figure, N
     return figure, grid
 
 
-def _show(axis: Axes, picture: SlicePicture, mask: NDArray[np.uint8] | None) -> None:
+def show(axis: Axes, picture: SlicePicture, mask: NDArray[np.uint8] | None) -> None:
     """Draw the CT, and over it bone filled and the patient's outline as a line."""
     box = _box(picture)
     hu = picture.hu[box]
@@ -198,9 +198,11 @@ def _box(picture: SlicePicture) -> tuple[slice, slice]:
     return box[0], box[1]
 
 
-def _iou_text(value: float) -> str:
+def iou_text(value: float) -> str:
+    """Return what stands under a mask."""
     return f"bone IoU {value:.1%}" if np.isfinite(value) else "no bone"
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure, always the same bytes for the same content."""
     figure.savefig(path, dpi=DPI, metadata={"Software": None})

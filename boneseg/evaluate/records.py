@@ -99,7 +99,7 @@ class Table(Record):
     """File name without ending."""
     title: str
     protocol: str
-    """``paper`` or ``patient``."""
+    """``paper`` or ``patient``; empty where nothing is measured on a test set."""
     note: str
     """What the numbers mean."""
     columns: tuple[Column, ...]

@@ -9,14 +9,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from boneseg.config import CLASSES
 from boneseg.evaluate.records import Cell, EvaluationResult, Table
 from boneseg.evaluate.tables import NETWORK, THRESHOLD, to_text
 from boneseg.models.card import ModelCard
 
-TEXT_KEYS = {"method", "series", "patient", "measure"}
+TEXT_KEYS = {"method", "series", "patient", "measure", "network", "source", "reason"}
+WRAPPED_KEYS = {"reason"}
 FEW_PATIENTS = 6
 """Below this number the permutation test cannot reach p < 0.05."""
 
@@ -40,20 +41,27 @@ def render(result: EvaluationResult, card: ModelCard, figures: Sequence[FigureFi
         card: of the model.
         figures: in the order of the report.
     """
-    template = Environment(
-        loader=PackageLoader("boneseg.evaluate", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    ).get_template("report.html")
-    return template.render(
-        result=result,
-        test=next(row for row in result.data if row.split == "test"),
-        headlines=_headlines(result),
-        verdict=_verdict(result),
-        tables=[_table_view(table) for table in result.tables],
-        classes=CLASSES,
-        confusion=_confusion_view(result),
-        figures=[_figure_view(figure) for figure in figures],
-        provenance=_provenance(result, card),
+    return (
+        environment("boneseg.evaluate")
+        .get_template("report.html")
+        .render(
+            result=result,
+            test=next(row for row in result.data if row.split == "test"),
+            headlines=_headlines(result),
+            verdict=_verdict(result),
+            tables=[table_view(table) for table in result.tables],
+            classes=CLASSES,
+            confusion=_confusion_view(result),
+            figures=[figure_view(figure) for figure in figures],
+            provenance=_provenance(result, card),
+        )
     )
+
+
+def environment(*packages: str) -> Environment:
+    """Return where templates are found: in these packages, the first one that has it."""
+    loader = ChoiceLoader([PackageLoader(package, ".") for package in packages])
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
 
 
 def _headlines(result: EvaluationResult) -> list[dict[str, str]]:
@@ -120,7 +128,8 @@ def _verdict(result: EvaluationResult) -> str:
     return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
-def _table_view(table: Table) -> dict[str, Any]:
+def table_view(table: Table) -> dict[str, Any]:
+    """Return what the template shows of a table."""
     groups = [(label, len(list(part))) for label, part in groupby(column.group for column in table.columns)]
     starts, position = set(), 0
     for label, span in groups:
@@ -137,12 +146,18 @@ def _table_view(table: Table) -> dict[str, Any]:
                 "label": column.label,
                 # A table without text cells before it may count series in a column of that name.
                 "text": column.key in TEXT_KEYS and any(isinstance(row[index], str) for row in table.rows),
+                "wrap": column.key in WRAPPED_KEYS,
                 "start": index in starts,
             }
             for index, column in enumerate(table.columns)
         ],
-        "rows": to_text(table),
+        "rows": [{"kind": _kind(row), "cells": row} for row in to_text(table)],
     }
+
+
+def _kind(row: Sequence[str]) -> str:
+    """Tell rows that sum up, and those that are not ours, from the others."""
+    return "combined" if "combined" in row[:2] else "printed" if "paper" in row[:2] else ""
 
 
 def _confusion_view(result: EvaluationResult) -> list[dict[str, Any]]:
@@ -154,7 +169,8 @@ def _confusion_view(result: EvaluationResult) -> list[dict[str, Any]]:
     return rows
 
 
-def _figure_view(figure: FigureFile) -> dict[str, str]:
+def figure_view(figure: FigureFile) -> dict[str, str]:
+    """Return what the template shows of a figure, the picture itself included."""
     data = base64.b64encode(figure.path.read_bytes()).decode()
     return {"title": figure.title, "caption": figure.caption, "kind": figure.kind, "data": data}
 

@@ -52,12 +52,12 @@ def class_wise(series: Series, name: str, epoch: int, settings: EvaluateSettings
     """
     columns = [Column(key="method", label="Method"), Column(key="epoch", label="Epoch")]
     for key, label in (("iou", "IoU (%)"), ("dice", "Dice (%)"), ("accuracy", "Accuracy (%)")):
-        columns += [_percent(f"{key}_{part}", part, label) for part in ("mean", *CLASS_KEYS)]
+        columns += [percent(f"{key}_{part}", part, label) for part in ("mean", *CLASS_KEYS)]
     rows: list[tuple[Cell, ...]] = [(name, epoch, *class_figures(pooled_output(series, NETWORK)))]
     if has_own_grid(series):
         rows = [(f"{name}, output size", *rows[0][1:])]
         rows.append((f"{name}, full resolution", epoch, *class_figures(pooled(series, NETWORK))))
-    rows.append((_threshold_name(settings), None, *class_figures(pooled(series, THRESHOLD))))
+    rows.append((threshold_name(settings), None, *class_figures(pooled(series, THRESHOLD))))
     return Table(
         name="class_wise",
         title="Class-wise and mean IoU, Dice and accuracy",
@@ -74,19 +74,19 @@ def per_series(series: Series, name: str) -> Table:
     columns = [Column(key="series", label="Series"), Column(key="patient", label="Patient")]
     columns += [Column(key="images", label="Images")]
     for method, label in ((NETWORK, f"{name}: IoU (%)"), (THRESHOLD, "threshold: IoU (%)")):
-        columns += [_percent(f"{method}_iou_{part}", part, label) for part in ("mean", *CLASS_KEYS)]
+        columns += [percent(f"{method}_iou_{part}", part, label) for part in ("mean", *CLASS_KEYS)]
     rows: list[tuple[Cell, ...]] = [
         (
             row.name,
             row.patient[:8],
             row.images,
-            *_ious(row.network.series_counts()),
-            *_ious(row.threshold.series_counts()),
+            *ious(row.network.series_counts()),
+            *ious(row.threshold.series_counts()),
         )
         for row in series
     ]
     images = sum(row.images for row in series)
-    rows.append(("combined", None, images, *_ious(pooled(series, NETWORK)), *_ious(pooled(series, THRESHOLD))))
+    rows.append(("combined", None, images, *ious(pooled(series, NETWORK)), *ious(pooled(series, THRESHOLD))))
     return Table(
         name="per_series",
         title="IoU per CT series",
@@ -102,7 +102,7 @@ def per_image(series: Series, name: str) -> Table:
     """Bone IoU over single images: least, greatest, mean and spread."""
     columns = (
         Column(key="method", label="Method"),
-        *(_percent(f"bone_iou_{key}", key, "Bone IoU of an image (%)") for key in ("min", "max", "mean", "sd")),
+        *(percent(f"bone_iou_{key}", key, "Bone IoU of an image (%)") for key in ("min", "max", "mean", "sd")),
         Column(key="images", label="Images"),
         Column(key="left_out", label="Left out"),
     )
@@ -113,7 +113,7 @@ def per_image(series: Series, name: str) -> Table:
         rows.append(
             (
                 name if method == NETWORK else method,
-                *_spread(known_values),
+                *spread(known_values),
                 known_values.size,
                 values.size - known_values.size,
             )
@@ -133,7 +133,7 @@ def patient_summary(series: Series, name: str, settings: EvaluateSettings) -> Ta
     """Each figure over series under both methods: mean, spread and interval."""
     parts = (("mean", "mean"), ("sd", "SD"), ("low", "95 % from"), ("high", "to"))
     columns = [Column(key="measure", label="Measure")]
-    for method, label in ((NETWORK, name), (THRESHOLD, _threshold_name(settings))):
+    for method, label in ((NETWORK, name), (THRESHOLD, threshold_name(settings))):
         columns += [Column(key=f"{method}_{key}", label=text, group=label, digits=2) for key, text in parts]
         columns += [Column(key=f"{method}_series", label="series", group=label)]
         columns += [Column(key=f"{method}_left_out", label="left out", group=label)]
@@ -274,7 +274,8 @@ def to_csv(table: Table) -> str:
 def to_markdown(table: Table) -> str:
     """Return a table as Markdown with its title, protocol and note."""
     heads = [f"{column.group.removesuffix(' (%)')} {column.label}".strip() for column in table.columns]
-    lines = [f"### {table.title} (protocol: {table.protocol})", "", "| " + " | ".join(heads) + " |"]
+    protocol = f" (protocol: {table.protocol})" if table.protocol else ""
+    lines = [f"### {table.title}{protocol}", "", "| " + " | ".join(heads) + " |"]
     lines.append("|" + "|".join(" ---: " if index else " --- " for index in range(len(heads))) + "|")
     lines += ["| " + " | ".join(text_row) + " |" for text_row in to_text(table)]
     return "\n".join([*lines, "", table.note, ""])
@@ -322,11 +323,13 @@ def _number(value: float | None) -> float:
     return np.nan if value is None else value
 
 
-def _percent(key: str, label: str, group: str) -> Column:
+def percent(key: str, label: str, group: str) -> Column:
+    """Return a column of percent."""
     return Column(key=f"{key}_percent", label=label, group=group, digits=2)
 
 
-def _threshold_name(settings: EvaluateSettings) -> str:
+def threshold_name(settings: EvaluateSettings) -> str:
+    """Return what tables call the classical method."""
     return f"threshold {settings.threshold_hu:g} HU"
 
 
@@ -338,7 +341,8 @@ def class_figures(table: counts.Counts) -> list[float | None]:
     return figures
 
 
-def _ious(table: counts.Counts) -> list[float | None]:
+def ious(table: counts.Counts) -> list[float | None]:
+    """Return the mean IoU and that of every class in percent."""
     return _with_mean(counts.iou(table))
 
 
@@ -346,7 +350,8 @@ def _with_mean(values: counts.Values) -> list[float | None]:
     return [known(value * 100) for value in (counts.mean_over_classes(values), *values)]
 
 
-def _spread(values: counts.Values) -> list[float | None]:
+def spread(values: counts.Values) -> list[float | None]:
+    """Return least, greatest, mean and standard deviation in percent; none where there is no value."""
     if not values.size:
         return [None] * 4
     sd = values.std(ddof=1) if values.size > 1 else np.nan
