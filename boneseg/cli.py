@@ -256,6 +256,51 @@ def study_paper(config: Path | None, overrides: tuple[str, ...], networks: str |
     run_study(Options(networks=names, budget=budget, config=config, overrides=overrides, **given), click.echo)
 
 
+@cli.command(epilog="Example: boneseg models, or boneseg models --architecture fpn --timm 'convnext*'")
+@click.option("--architecture", help="Show every encoder it works with; none = all architectures on one encoder.")
+@click.option("--encoder", help="The one encoder for all architectures; none = resnet18 where it works.")
+@click.option("--timm", "pattern", metavar="PATTERN", help="With --architecture: timm's models of this name.")
+@click.option("--size", type=click.IntRange(32, 4096), default=512, show_default=True, help="Pixels a side.")
+@click.option("--slices", type=click.Choice(["1", "3", "5", "7"]), default="1", show_default=True, help="Channels.")
+def models(architecture: str | None, encoder: str | None, pattern: str | None, size: int, slices: str) -> None:
+    """List architectures and encoders with their parameters and their cost."""
+    from boneseg.models import listing
+
+    if pattern is not None and architecture is None:
+        raise click.UsageError("--timm needs --architecture")
+    for line in listing.lines(listing.chosen(architecture, encoder, pattern), size, int(slices)):
+        click.echo(line)
+    click.echo(listing.hint(architecture, encoder, pattern))
+
+
+@cli.group(epilog="Example: boneseg weights mirror --encoder resnet18")
+def weights() -> None:
+    """Keep weights learned on ImageNet where training finds them without internet."""
+
+
+@weights.command("mirror", epilog="Example: boneseg weights mirror --encoder resnet18 --out mirror/")
+@click.option("--encoder", "encoders", multiple=True, help="Encoder; repeat for several. None = model.encoder.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to fill; none = weights/ in the bucket.")
+@click.option("--from", "source", type=click.Path(path_type=Path), help="Folder filled so elsewhere, for the bucket.")
+@with_settings
+def weights_mirror(
+    encoders: tuple[str, ...], out: Path | None, source: Path | None, config: Path | None, overrides: tuple[str, ...]
+) -> None:
+    """Fetch ImageNet weights into the bucket or a folder, or carry a folder into the bucket."""
+    from boneseg.models.weights import mirror_weights, upload_mirror
+    from boneseg.storage.open import open_workspace
+
+    if out is not None and source is not None:
+        raise click.UsageError("--from goes to the bucket; leave out --out")
+    settings = _settings(config, overrides)
+    if source is not None:
+        places = upload_mirror(open_workspace(settings), source, encoders)
+    else:
+        places = mirror_weights(encoders or (settings.model.encoder,), out or open_workspace(settings))
+    for place in places:
+        click.echo(place)
+
+
 @cli.group(epilog="Example: boneseg pipeline run")
 def pipeline() -> None:
     """Compile the Kubeflow pipelines, or run one on this machine."""
