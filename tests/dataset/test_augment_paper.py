@@ -46,6 +46,13 @@ def random_slice(rows: int, columns: int, seed: int = 0, channels: int | None = 
     return rng.random(shape, dtype=np.float32), rng.choice([0, 2, 5], (rows, columns)).astype(np.uint8)
 
 
+def clouds(*channels: int) -> np.ndarray:
+    """Return smooth random fields (64, 64) within 0..1, in which regions can be found."""
+    fields = ndimage.gaussian_filter(random_slice(64, 64, channels=3)[0], (3, 3, 0))
+    fields = (fields - fields.min()) / np.ptp(fields)
+    return np.ascontiguousarray(fields[..., channels[0] if len(channels) == 1 else list(channels)])
+
+
 def blob(size: int = 96) -> np.ndarray:
     """Return a smooth shape off the centre, 1 inside and 0 outside, of at least some pixels' width everywhere."""
     rows, columns = np.mgrid[:size, :size] / size
@@ -123,10 +130,11 @@ def test_image_and_label_move_together(seed: int, kinds: list[type]) -> None:
     plan = replace(Plan.draw(seed), operations=tuple(kind.draw(rng) for kind in kinds))
     bright, labelled = moved_blob(plan)
     assert labelled.sum() > 200
-    if Elastic not in kinds:  # it frays the border
+    frayed = Elastic in kinds
+    if not frayed:
         border = ndimage.binary_dilation(labelled, iterations=2) ^ ndimage.binary_erosion(labelled, iterations=2)
         assert not ((bright ^ labelled) & ~border).any()
-    assert 2 * (bright & labelled).sum() / (bright.sum() + labelled.sum()) > 0.93
+    assert 2 * (bright & labelled).sum() / (bright.sum() + labelled.sum()) > (0.85 if frayed else 0.94)
 
 
 def moved_blob(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
@@ -289,6 +297,20 @@ def test_affine_turns_scales_and_shears_about_the_middle() -> None:
         np.testing.assert_allclose(ndimage.center_of_mass(moved), (50 + y, 50 + x), atol=0.02)
 
 
+def test_crop_and_pad_come_before_the_affine_change_and_need_no_square() -> None:
+    image = np.zeros((60, 100), np.float32)
+    image[20, 30] = 1
+    image = ndimage.gaussian_filter(image, 2)
+    plan = Plan(True, False, CropAndPad((0.1, 0.0, 0.0, 0.1)), Affine((1, 0.8), 40, 0), ())
+    x, y = 99 - 30, 20  # mirrored
+    x, y = (x + 0.5 + 10) / 1.1 - 0.5, (y + 0.5) / 1.1 - 0.5
+    x, y = x - 49.5, 0.8 * (y - 29.5)
+    angle = math.radians(40)
+    expected = (29.5 + x * math.sin(angle) + y * math.cos(angle), 49.5 + x * math.cos(angle) - y * math.sin(angle))
+    moved, _ = plan.apply(image, np.zeros((60, 100), np.uint8))
+    np.testing.assert_allclose(ndimage.center_of_mass(moved), expected, atol=0.02)
+
+
 def test_perspective_stretches_a_quadrangle_to_the_whole() -> None:
     rows, columns = np.mgrid[:60, :80].astype(np.float32) / 100
     corners = ((0.1, 0.05), (0.2, 0.15), (0.0, 0.1), (0.05, 0.2))
@@ -427,10 +449,21 @@ def test_superpixels_follow_edges_and_are_as_many_as_asked_for() -> None:
         assert astray < 0.35 * astray_grid
 
 
+def test_superpixels_of_several_slices_are_those_of_the_middle_one() -> None:
+    image, label = clouds(0, 1, 2), np.zeros((64, 64), np.uint8)
+    regions = find_regions(image[..., 1], 60)
+    flat = Superpixels(1, 60, 1).apply(image, label)[0]
+    for channel in range(3):
+        numbers = np.unique(regions)
+        expected = ndimage.mean(image[..., channel], regions, numbers)[np.searchsorted(numbers, regions)]
+        np.testing.assert_allclose(flat[..., channel], expected, atol=1e-5)
+
+
 def test_superpixels_replace_their_share_of_regions_by_the_mean() -> None:
-    image, label = random_slice(64, 64)
+    image, label = clouds(0), np.zeros((64, 64), np.uint8)
     regions = find_regions(image, 60)
     numbers = np.unique(regions)
+    assert 40 < len(numbers) < 80
     np.testing.assert_array_equal(Superpixels(0, 60, 1).apply(image, label)[0], image)
     flat = Superpixels(1, 60, 1).apply(image, label)[0]
     expected = ndimage.mean(image, regions, numbers)
