@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from enum import StrEnum
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -148,8 +149,7 @@ class ModelSettings(Section):
 
     @model_validator(mode="after")
     def _works(self) -> Self:
-        reason = refusal(self.architecture, self.encoder)
-        if reason is not None:
+        if (reason := refusal(self.architecture, self.encoder)) is not None:
             raise ValueError(reason)
         return self
 
@@ -210,6 +210,9 @@ class TuneSettings(Section):
             raise ValueError("architectures, encoders and losses each need at least one choice")
         if not 0 < self.learning_rate[0] < self.learning_rate[1]:
             raise ValueError(f"learning_rate {self.learning_rate} must be (low, high) above 0")
+        for architecture, encoder in product(self.architectures, self.encoders):
+            if (reason := refusal(architecture, encoder)) is not None:
+                raise ValueError(f"every architecture must work with every encoder: {reason}")
         return self
 
 
