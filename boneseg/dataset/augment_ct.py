@@ -71,7 +71,8 @@ def move(hu: Image, label: Label, crop: int, rng: np.random.Generator) -> tuple[
         moved[index] = cv2.warpAffine(
             plane, matrix, (crop, crop), flags=linear_flags, borderMode=cv2.BORDER_CONSTANT, borderValue=AIR_HU
         )
-    return moved, cv2.warpAffine(label, matrix, (crop, crop), flags=nearest_flags, borderValue=BACKGROUND), zoom
+    turned = cv2.warpAffine(label, matrix, (crop, crop), flags=nearest_flags, borderValue=BACKGROUND)
+    return moved, np.asarray(turned, np.uint8), zoom
 
 
 def resolution(hu: Image, label: Label, pixel_mm: float, rng: np.random.Generator) -> None:
