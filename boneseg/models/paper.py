@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from boneseg.config import CLASSES
 from boneseg.errors import SettingsError
+from boneseg.pairs import refusal
 
 PAPER_CHANNELS = 3
 """The paper feeds grey slices as three equal channels."""
@@ -346,17 +347,10 @@ def build(architecture: str, encoder: str, channels: int = 1) -> nn.Module:
     Raises:
         SettingsError: the paper has no such pair.
     """
+    reason = refusal(architecture, encoder)
+    if reason is not None:
+        raise SettingsError(reason)
     decoder, levels = _DECODERS[architecture]
     inputs = PAPER_CHANNELS if channels == 1 else channels
-    body: Encoder
-    if encoder == "plain":
-        body = PlainEncoder(inputs, levels)
-    elif architecture == "paper-unet" and encoder in _UNET_ENCODERS:
-        body = _UNET_ENCODERS[encoder](inputs)
-    else:
-        known = ("plain", *(_UNET_ENCODERS if architecture == "paper-unet" else ()))
-        raise SettingsError(
-            f"architecture {architecture} does not work with encoder {encoder}; "
-            f"set model.encoder to {' or '.join(known)}"
-        )
+    body = PlainEncoder(inputs, levels) if encoder == "plain" else _UNET_ENCODERS[encoder](inputs)
     return PaperNetwork(body, decoder(body.widths), repeat=channels == 1)

@@ -3,7 +3,7 @@ import socket
 import pytest
 import torch
 
-from boneseg.config import ModelSettings
+from boneseg.config import ModelSettings, parse_settings
 from boneseg.errors import SettingsError
 from boneseg.models import paper
 from boneseg.models.build import BUILDERS, AnySize, build_model, check_batch_of_one, check_model, count_parameters
@@ -51,16 +51,16 @@ def test_running_statistics_count_as_held_but_not_as_trained() -> None:
         ("unet", "tu-resnet19", "did you mean tu-resnet18"),
         ("unet", "x", "unknown; known are resnet18"),
         ("unetplusplus", "mit_b0", "unetplusplus does not work with encoder mit_b0"),
-        ("dpt", "resnet18", "pick a timm vision transformer"),
+        ("dpt", "resnet18", "dpt works with tu-vit_tiny_patch16_224"),
         ("unet", VIT, "does not work with encoder"),
-        ("paper-unet", "resnet18", "plain"),
+        ("paper-unet", "resnet18", "paper-unet works with plain, vgg16, resnet50"),
     ],
 )
 def test_a_model_that_cannot_be_built_is_refused_with_the_way_out(
     architecture: str, encoder: str, sentence: str
 ) -> None:
     with pytest.raises(SettingsError, match=sentence):
-        check_model(ModelSettings(architecture=architecture, encoder=encoder))
+        check_model(parse_settings({"model": {"architecture": architecture, "encoder": encoder}}).model)
 
 
 def test_no_name_reaches_for_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
