@@ -17,6 +17,8 @@ def training(
     name: str = "",
     endpoint: str = "",
     bucket: str = "boneseg",
+    recipe: str = "boneseg",
+    weights: str = "none",
     architecture: str = "unet",
     encoder: str = "resnet18",
     epochs: int = 20,
@@ -40,13 +42,15 @@ def training(
         name: Name of the training run; a run of the same name continues. Empty: named by settings and data.
         endpoint: URL of the S3 endpoint, such as https://s3.example.org. Empty: the environment's.
         bucket: Bucket that holds the CT series and everything made from them.
+        recipe: Settings the run starts from: boneseg, paper or paper-tf-keras. Fields left as they are follow it.
+        weights: What the encoder starts from: none = random numbers, or imagenet.
         architecture: Network, such as unet, fpn, deeplabv3plus or unetplusplus.
         encoder: Encoder of the network, such as resnet18, resnet50 or mobilenet_v2.
         epochs: Training epochs; the one with the best validation mean IoU is kept.
         batch_size: Slices a step and worker.
         loss: cross_entropy, dice or cross_entropy_dice.
         learning_rate: Learning rate at the start.
-        augmentation: Recipe of augmentations, none or basic.
+        augmentation: Random changes of the training slices: ct, paper or none.
         workers: Processes that train together, one GPU each where there are GPUs.
         trials: Trials of a sweep over networks and training settings before the training. 0: no sweep.
         model_name: Name of the model in the registry.
@@ -61,6 +65,8 @@ def training(
         name=name,
         endpoint=endpoint,
         bucket=bucket,
+        recipe=recipe,
+        weights=weights,
         architecture=architecture,
         encoder=encoder,
         epochs=epochs,

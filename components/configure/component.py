@@ -10,6 +10,8 @@ def configure(
     name: str = "",
     endpoint: str = "",
     bucket: str = "",
+    recipe: str = "",
+    weights: str = "",
     architecture: str = "",
     encoder: str = "",
     epochs: int = 0,
@@ -24,12 +26,14 @@ def configure(
     tracking_uri: str = "",
     overrides: List[str] = [],  # noqa: B006, UP006
 ) -> str:
-    """Check the parameters before any data is touched. What is empty or 0 keeps its default.
+    """Check the parameters before any data is touched. What is empty, 0 or the usual default follows the recipe.
 
     Args:
         name: Name of the training run; empty = from settings and data.
         endpoint: URL of the S3 endpoint; empty = the environment's.
         bucket: Bucket of the series.
+        recipe: Settings the run starts from.
+        weights: What the encoder starts from.
         architecture: Network.
         encoder: Encoder of the network.
         epochs: Training epochs.
@@ -48,13 +52,16 @@ def configure(
         The settings as JSON.
     """
     import json
+    from typing import Any
 
-    from boneseg.config import load_settings
+    from boneseg.config import RunSettings, load_settings
 
     typed = {
         "name": name,
         "store.endpoint": endpoint,
         "store.bucket": bucket,
+        "recipe": recipe,
+        "model.weights": weights,
         "model.architecture": architecture,
         "model.encoder": encoder,
         "train.epochs": epochs,
@@ -68,5 +75,11 @@ def configure(
         "publish.min_gain": min_gain,
         "publish.tracking_uri": tracking_uri,
     }
-    given = [f"{key}={json.dumps(value)}" for key, value in typed.items() if value]
+    usual = RunSettings()
+
+    def left_alone(key: str, value: Any) -> bool:
+        section, _, name = key.rpartition(".")
+        return not value or value == getattr(getattr(usual, section) if section else usual, name)
+
+    given = [f"{key}={json.dumps(value)}" for key, value in typed.items() if not left_alone(key, value)]
     return load_settings(overrides=(*given, *overrides)).model_dump_json()

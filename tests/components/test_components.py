@@ -33,6 +33,14 @@ def test_configure_takes_typed_parameters_and_lets_overrides_win() -> None:
     )
 
 
+def test_fields_left_as_they_are_follow_the_recipe_and_others_stand_above_it() -> None:
+    usual = RunSettings()
+    form = {"architecture": usual.model.architecture, "encoder": usual.model.encoder, "loss": usual.train.loss.value}
+    made = parse_settings(configure.python_func(recipe="paper", epochs=30, weights="none", **form))
+    assert made == load_settings(overrides=("recipe=paper", "train.epochs=30"))
+    assert (made.model.architecture, made.train.epochs) == ("paper-unet", 30)
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [

@@ -60,6 +60,8 @@ def test_the_forms_defaults_are_those_of_the_settings(compiled: dict[str, Any]) 
     settings = RunSettings()
     shown = compiled["training"][0]["root"]["inputDefinitions"]["parameters"]
     assert shown["bucket"]["defaultValue"] == settings.store.bucket
+    assert shown["recipe"]["defaultValue"] == settings.recipe
+    assert shown["weights"]["defaultValue"] == settings.model.weights
     assert shown["architecture"]["defaultValue"] == settings.model.architecture
     assert shown["encoder"]["defaultValue"] == settings.model.encoder
     assert shown["model_name"]["defaultValue"] == settings.publish.model_name
