@@ -60,7 +60,10 @@ def _enlarging(kernel: int, stride: int) -> nn.ConvTranspose2d:
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
-    """Return batch normalisation with Keras's defaults: momentum 0.99 is 0.01 in torch's way of counting."""
+    """Return batch normalisation with Keras's defaults: momentum 0.99 is 0.01 in torch's way of counting.
+
+    Its running statistics need some hundred steps to settle; before that a network predicts worse than it trains.
+    """
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
 
 
