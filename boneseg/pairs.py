@@ -40,7 +40,7 @@ _TIMM_FLAT = (
     *("qwen3_vit", "efficientvim", "efficientvit_m", "csatv2", "sequencer2d", "shvit"),
 )
 """timm models whose features are not at strides 2 or 4 to 32."""
-_TIMM_FIXED = ("gcvit", "maxvit", "coat_", "hiera_", "nest_")
+_TIMM_FIXED = ("gcvit", "maxvit", "coat_", "hiera_", "nest_", "swinv2_cr")
 """timm models for pictures of one size."""
 _TIMM_SHALLOW = ("efficientformer", "inception_v", "inception_resnet", "halonet")
 """timm models whose deeper features depend on the picture's size."""
@@ -48,7 +48,19 @@ _TIMM_UNDILATED = (
     *("cpubone", "davit", "densenet", "dla", "dpn", "edgenext", "efficientvit_b", "efficientvit_l", "fasternet"),
     *("fastvit", "focalnet", "ghostnet", "hgnet", "hieradet", "hrnet", "iformer", "lcnetv2", "lowformer", "mambaout"),
     *("caformer", "convformer", "poolformer", "mobilenetv5", "mvitv2", "nasnet", "nextvit", "pnasnet", "pvt_v2"),
-    *("rdnet", "repghost", "repvit", "selecsls", "legacy_se", "starnet", "swiftformer", "swin", "tiny_vit", "tresnet", "vgg"),
+    *(
+        "rdnet",
+        "repghost",
+        "repvit",
+        "selecsls",
+        "legacy_se",
+        "starnet",
+        "swiftformer",
+        "swin",
+        "tiny_vit",
+        "tresnet",
+        "vgg",
+    ),
 )
 """timm models that cannot be dilated."""
 _TIMM_UNEVEN = ("nasnet", "pnasnet")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from segmentation_models_pytorch.encoders import get_encoder
@@ -91,14 +92,15 @@ class OnEncoder(nn.Module):
         architecture: one of ``DECODERS``.
         encoder: an encoder's name as in ``get_encoder``; random weights.
         channels: of the image.
+        options: for a timm encoder.
 
     Raises:
         ValueError: the encoder does not give features at strides 2 to 32.
     """
 
-    def __init__(self, architecture: str, encoder: str, channels: int) -> None:
+    def __init__(self, architecture: str, encoder: str, channels: int, **options: Any) -> None:
         super().__init__()
-        self.encoder = get_encoder(encoder, in_channels=channels, depth=STAGES, weights=None)
+        self.encoder = get_encoder(encoder, in_channels=channels, depth=STAGES, weights=None, **options)
         widths = list(self.encoder.out_channels)
         if len(widths) != STAGES + 1:
             raise ValueError(f"it gives features at {len(widths) - 1} strides, not at 2, 4, 8, 16 and 32")

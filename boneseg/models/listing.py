@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from boneseg.config import ModelSettings, PreprocessSettings
 from boneseg.errors import SettingsError
 from boneseg.models import smp
-from boneseg.models.build import BUILDERS, build_model, parameters
+from boneseg.models.build import BUILDERS, build_model, count_parameters
 from boneseg.pairs import PAPER_ENCODERS, refusal
 
 VIT = "tu-vit_tiny_patch16_224"
@@ -62,7 +62,7 @@ def measure(architecture: str, encoder: str, size: int = 512, slices: int = 1) -
             network = smp.hollow(lambda: build_model(settings)).eval()
             with FlopCounterMode(display=False) as counter, torch.no_grad():
                 network(torch.empty(1, slices, size, size, device="meta"))
-            return Row(architecture, encoder, parameters(network), counter.get_total_flops() // 2)
+            return Row(architecture, encoder, count_parameters(network).trainable, counter.get_total_flops() // 2)
         except SettingsError as error:
             if architecture not in BUILDERS:
                 raise

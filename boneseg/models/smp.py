@@ -51,10 +51,10 @@ def build(architecture: str, encoder: str, channels: int = 1) -> nn.Module:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if architecture in DECODERS:
-                return OnEncoder(architecture, encoder, channels)
+                return OnEncoder(architecture, encoder, channels, **_any_size(encoder))
             if architecture == "dpt":
                 return _build_dpt(options)
-            network: nn.Module = smp.create_model(architecture, **options)
+            network: nn.Module = smp.create_model(architecture, **options, **_any_size(encoder))
             return network
     except (ValueError, RuntimeError, TypeError, AttributeError, IndexError, KeyError) as error:
         raise SettingsError(misfit(architecture, encoder, error)) from error
@@ -76,7 +76,7 @@ def hollow(build: Callable[[], Network]) -> Network:
     Unlike ``with torch.device("meta")`` this leaves small tables such as ``linspace`` alone, whose numbers some
     encoders read while they are built.
     """
-    with _Hollow(), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), _Hollow(), torch.no_grad():
         network = build()
     return network.to("meta")
 
@@ -91,6 +91,12 @@ def misfit(architecture: str, encoder: str, error: Exception) -> str:
         f"architecture {architecture} does not work with encoder {encoder} ({first_line}); "
         f"{advice or 'pick another of the two, for example encoder resnet18'}"
     )
+
+
+def _any_size(encoder: str) -> dict[str, bool]:
+    """Swin transformers take images of any size, their windows padded, only if told so."""
+    swin = encoder.startswith((f"{TIMM}swin_", f"{TIMM}swinv2_")) and not encoder.startswith(f"{TIMM}swinv2_cr")
+    return {"strict_img_size": False} if swin else {}
 
 
 def _build_dpt(options: dict[str, object]) -> nn.Module:
