@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Adadelta, AdamW, Optimizer
+from torch.optim.swa_utils import update_bn
 
 from boneseg.config import CLASSES, Loss, ModelSettings, PreprocessSettings, TrainSettings
 from boneseg.dataset.manifest import ShardRecord
@@ -34,6 +36,9 @@ Report = Callable[[EpochRecord], None]
 listens."""
 
 WARMUP_SHARE, WARMUP_STEPS, FINAL_SHARE = 0.05, 200, 0.01
+SETTLED = 5.0
+"""Time constants after which running statistics are taken as they are."""
+SETTLING_BATCHES = 16
 VALIDATION_SHARE = 0.5
 """Pixels of a validation per training pixel of an epoch, at most. A forward pass costs a third of a training step, so
 validation takes at most a seventh of the time."""
@@ -100,6 +105,7 @@ def fit(task: Task, team: Team, report: Report) -> TrainingState:
         started = time.monotonic()
         torch.manual_seed(hash((settings.seed, epoch, team.rank)))
         loss, accuracy = train_epoch(replica, optimizer, training, epoch, precision, team)
+        settle_statistics(network, training, epoch, precision)
         team.agree(network)
         validation_loss, counts = validate(network, validation, settings.loss, precision, team)
         record = epoch_record(epoch, (loss, accuracy), validation_loss, counts, time.monotonic() - started)
@@ -148,6 +154,21 @@ def train_epoch(
         )
     taken = batches.steps * team.size
     return loss_sum / taken, right_sum / (taken * settings.batch_size * settings.crop**2)
+
+
+def settle_statistics(network: nn.Module, batches: TrainingBatches, epoch: int, precision: Precision) -> None:
+    """Measure the means and variances of batch normalisation anew while the running ones still tell of the start.
+
+    Running statistics need some 5 / momentum steps to follow; Keras's momentum makes that 500. Until then a network
+    that learned well is validated with the wrong ones. Precise statistics as in Wu and Johnson, Rethinking "Batch" in
+    BatchNorm (2021), over some batches of the epoch.
+    """
+    momenta = [layer.momentum for layer in network.modules() if isinstance(layer, nn.BatchNorm2d) and layer.momentum]
+    if not momenta or epoch * batches.steps * min(momenta) >= SETTLED:
+        return
+    images = (precision.image(batch.image) for batch in islice(batches.epoch(epoch), SETTLING_BATCHES))
+    with precision.autocast():
+        update_bn(images, network)
 
 
 def training_step(

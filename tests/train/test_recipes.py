@@ -10,14 +10,16 @@ import torch
 from segmentation_models_pytorch.encoders import get_encoder
 from torch import nn
 
-from boneseg.config import RunSettings, TrainSettings, parse_settings
+from boneseg.config import PreprocessSettings, RunSettings, Split, TrainSettings, parse_settings
 from boneseg.dataset.shards import load_dataset
+from boneseg.dataset.slices import SliceDataset, TrainingBatches
 from boneseg.errors import ModelError
 from boneseg.geometry import axial
 from boneseg.inference import predict_volume
 from boneseg.models.checkpoint import fetch_model, load_model
+from boneseg.models.precision import choose_precision
 from boneseg.storage.workspace import Workspace
-from boneseg.train.loop import build_optimizer, learning_rate
+from boneseg.train.loop import build_optimizer, learning_rate, settle_statistics
 from boneseg.train.train import train, train_run
 from tests.train.data import make_patient
 
@@ -95,6 +97,18 @@ def test_a_network_trains_on_slices_with_their_neighbours(workspace: Workspace, 
     np.testing.assert_array_equal(predict_volume(network, card.model.preprocess, hu, geometry, slices=[2]), whole[2:3])
     shuffled = predict_volume(network, card.model.preprocess, hu[[0, 0, 2, 0]], geometry, slices=[2])
     assert shuffled.shape == whole[2:3].shape
+
+
+@pytest.mark.parametrize(("epoch", "settled"), [(1, True), (250, False)])
+def test_early_validation_uses_the_statistics_of_the_epochs_images(
+    workspace: Workspace, dataset_uri: str, epoch: int, settled: bool
+) -> None:
+    records = load_dataset(workspace, dataset_uri).of(Split.TRAIN)
+    batches = TrainingBatches(SliceDataset(workspace, records, PreprocessSettings()), TrainSettings(**QUICK))
+    network = nn.Sequential(nn.Identity(), nn.BatchNorm2d(1, momentum=0.01))
+    settle_statistics(network, batches, epoch, choose_precision("cpu", "fp32"))
+    means = [float(batch.image.mean()) for batch in batches.epoch(epoch)]
+    assert float(network[1].running_mean) == pytest.approx(np.mean(means) if settled else 0.0, rel=1e-4)
 
 
 def pretrained_run(workspace: Workspace, uri: str, mirror: Path | None, **changes: Any) -> dict[str, torch.Tensor]:
