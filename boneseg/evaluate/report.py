@@ -157,7 +157,7 @@ def table_view(table: Table) -> dict[str, Any]:
 
 def _kind(row: Sequence[str]) -> str:
     """Tell rows that sum up, and those that are not ours, from the others."""
-    return "combined" if "combined" in row[:2] else "printed" if "paper" in row[:2] else ""
+    return " ".join(kind for kind, mark in (("printed", "paper"), ("combined", "combined")) if mark in row[:2])
 
 
 def _confusion_view(result: EvaluationResult) -> list[dict[str, Any]]:

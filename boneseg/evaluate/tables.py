@@ -16,6 +16,9 @@ from boneseg.metrics.statistics import Summary, paired_difference, summarise
 CLASS_KEYS = ("background", "outline", "bone")
 NETWORK, THRESHOLD = "network", "threshold"
 
+LONG = 10_000
+"""Whole numbers from here on are written in groups of three digits."""
+
 Series = Sequence[SeriesResult]
 
 _GRIDS = {
@@ -292,6 +295,8 @@ def cell_text(cell: Cell, column: Column) -> str:
         return "-"
     if isinstance(cell, float) and column.digits is not None:
         return f"{cell:.{column.digits}f}"
+    if isinstance(cell, int) and cell >= LONG:
+        return f"{cell:,}".replace(",", "\N{NO-BREAK SPACE}")
     return str(cell)
 
 

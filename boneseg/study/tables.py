@@ -130,7 +130,8 @@ def _per_series(results: Results) -> Table | None:
     resnet = [network for network in results.finished if network.trial.network == printed.RESNET_UNET]
     network = resnet[0] if resnet else best_of(results.finished)
     series = network.evaluation.series
-    groups = {"output": OUTPUT, "full": FULL} if has_own_grid(series) else {"output": "IoU (%)"}
+    own = has_own_grid(series)
+    groups = {"output": "IoU (%), output size", "full": "IoU (%), full resolution"} if own else {"output": "IoU (%)"}
     columns = [
         Column(key="source", label="Source"),
         Column(key="series", label="Series"),
