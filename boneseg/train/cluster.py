@@ -35,7 +35,7 @@ def cluster(least_cpus: int = 1) -> Iterator[None]:
         least_cpus: CPUs that a cluster on this machine offers, even if the machine has fewer.
 
     Raises:
-        SettingsError: ``RAY_ADDRESS`` is set and nothing answers there.
+        SettingsError: ``RAY_ADDRESS`` is set and nothing answers there, or the machine is too busy to start Ray.
     """
     if ray.is_initialized():
         yield
@@ -45,18 +45,30 @@ def cluster(least_cpus: int = 1) -> Iterator[None]:
         if address:
             ray.init(address, log_to_driver=False, logging_level=logging.WARNING)
         else:
-            ray.init(
-                num_cpus=max(least_cpus, os.cpu_count() or 1),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-            )
+            _start(max(least_cpus, os.cpu_count() or 1))
     except ConnectionError as error:
         raise SettingsError(f"RAY_ADDRESS = {address}: no Ray cluster answers there; unset it or correct it") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start(cpus: int) -> None:
+    """Start a cluster on this machine. Ray waits half a minute for its processes; a busy machine gets a second try."""
+    for last in (False, True):
+        try:
+            ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+        except Exception as error:  # Ray has no type for this one
+            ray.shutdown()
+            if "timed out during startup" not in str(error):
+                raise
+            if last:
+                raise SettingsError(
+                    "Ray did not start on this machine within its time, twice; try again when the machine is less busy"
+                ) from error
+        else:
+            return
 
 
 def storage_path(workspace: Workspace) -> str:
