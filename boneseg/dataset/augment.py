@@ -110,7 +110,8 @@ def _scanner() -> list[alb.BasicTransform]:
         alb.GaussianBlur(blur_limit=0, sigma_limit=(0.4, 1.2), p=0.15),
         alb.Downscale(
             scale_range=(0.5, 0.9),
-            interpolation_pair={"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_LINEAR},
+            # OpenCV averages areas of at most four channels.
+            interpolation_pair={"downscale": cv2.INTER_LINEAR, "upscale": cv2.INTER_LINEAR},
             p=0.1,
         ),
         alb.RandomBrightnessContrast(brightness_limit=0.03, contrast_limit=0.1, p=0.5),
