@@ -89,6 +89,11 @@ def _training(plan: Plan) -> list[Difference]:
             f"{train.augmentation}: a new random version whenever an image is shown.",
         ),
         Difference(
+            "Batch normalisation",
+            "Running statistics with momentum 0.99, which follow within some 500 steps.",
+            "The same; while fewer steps are taken, each validation measures the statistics anew over training images.",
+        ),
+        Difference(
             "Initial weights",
             "Encoders VGG16 and ResNet50 learned on ImageNet before, the others start from random numbers.",
             _weights(plan.trials),
