@@ -52,7 +52,7 @@ def settings_of(name: str) -> ModelSettings:
 def compare(name: str, rounds: int, batch: int, device: str) -> tuple[float, float, int]:
     """Return ms a slice, fast and plain, each the median of the rounds, and the number of parameters."""
     hu = np.random.default_rng(0).integers(-1000, 1500, (batch, SIZE, SIZE), dtype=np.int16)
-    geometry, preprocess = axial(hu.shape, (1.0, 1.0, 1.0)), PreprocessSettings()
+    geometry, preprocess = axial(hu.shape, (1.0, 1.0, 1.0)), PreprocessSettings(spacing_mm=None)
     plain = build_model(settings_of(name)).to(device).eval()
     network = copy.deepcopy(plain)
     fast_times, plain_times = [], []

@@ -39,13 +39,14 @@ from boneseg.train.train import train_run
 
 Volume = tuple[NDArray[np.int16], NDArray[np.uint8], Geometry]
 
-CT: dict[str, Any] = {"train": {"augmentation": "ct"}}
-CT_MM: dict[str, Any] = {**CT, "model": {"preprocess": {"spacing_mm": 1.5}}}
+AS_IT_IS: dict[str, Any] = {"model": {"preprocess": {"spacing_mm": None}}}
+CT_MM: dict[str, Any] = {"train": {"augmentation": "ct"}, "model": {"preprocess": {"spacing_mm": 1.5}}}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "basic": {"train": {"augmentation": "basic"}},
-    "ct": CT,
+    "basic": merged(AS_IT_IS, {"train": {"augmentation": "basic"}}),
+    "ct": merged(AS_IT_IS, {"train": {"augmentation": "ct"}}),
     "ct 1.5 mm": CT_MM,
     "ct 1.5 mm, 3 slices": merged(CT_MM, {"model": {"preprocess": {"slices": 3, "slice_distance_mm": 3.0}}}),
+    "ct 1.5 mm, balanced": merged(CT_MM, {"train": {"balance": "patients"}}),
 }
 MEASURED_SLICES = 24
 """Of each series, spread evenly."""

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from enum import StrEnum
+from functools import reduce
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -118,14 +120,20 @@ class PreprocessSettings(Section):
 
     window: tuple[float, float] = (-500.0, 1300.0)
     """HU that become 0 and 1; outside values are clipped."""
-    spacing_mm: Annotated[float, Field(gt=0, le=10)] | None = None
-    """In-plane pixel spacing to which slices are resampled; none = as they are."""
+    spacing_mm: Annotated[float, Field(gt=0, le=10)] | None = 1.5
+    """In-plane pixel spacing to which slices are resampled; none = as they are, which is also what ``size`` means."""
     size: Annotated[int, Field(ge=32, le=4096)] | None = None
     """Rows and columns to which every slice is resized, whatever its spacing, as the paper does; none = not."""
     slices: Literal[1, 3, 5, 7] = 1
     """Slices the network sees at once, as channels: the one to label in the middle, neighbours on both sides."""
     slice_distance_mm: Annotated[float, Field(gt=0, le=20)] | None = None
     """Distance of these neighbours; the nearest slice is taken. None = the very next slices."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _size_stands_for_spacing(cls, values: Any) -> Any:
+        sized = isinstance(values, dict) and values.get("size") is not None
+        return {"spacing_mm": None, **values} if sized else values
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -162,7 +170,7 @@ class TrainSettings(Section):
     """Optimizer steps an epoch, over all workers alike; none = every training slice once."""
     batch_size: Annotated[int, Field(ge=1)] = 8
     """Slices a step and worker."""
-    crop: Annotated[int, Field(ge=32, multiple_of=32)] = 256
+    crop: Annotated[int, Field(ge=32, multiple_of=32)] = 192
     """Side of the square, in pixels, cut from a slice for training."""
     optimizer: Literal["adamw", "adadelta"] = "adamw"
     """adadelta has Keras's constants: rho 0.95, epsilon 1e-7."""
@@ -173,10 +181,12 @@ class TrainSettings(Section):
     gradient_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Longer gradients are shortened to this; none = never."""
     loss: Loss = Loss.CROSS_ENTROPY_DICE
-    augmentation: Literal["none", "basic", "ct", "paper"] = "basic"
-    """ct = differences between scanners, in HU; paper = the paper's operations on pictures."""
+    augmentation: Literal["none", "basic", "ct", "paper"] = "ct"
+    """ct = differences between scanners, in HU; basic = a few changes of pictures; paper = the paper's many."""
     bone_share: Annotated[float, Field(ge=0, le=1)] = 0.75
     """Share of training crops that are centred near bone."""
+    balance: Literal["slices", "patients"] = "slices"
+    """What is drawn equally often: slices, so that long series weigh more, or patients, then their slices."""
     workers: Annotated[int, Field(ge=1)] = 1
     """Processes that train together (DDP), one GPU each where there are GPUs."""
     backend: Literal["auto", "local", "ray"] = "auto"
@@ -309,6 +319,19 @@ def parse_settings(values: dict[str, Any] | str, source: str = "settings") -> Ru
         known = _known_keys(first["loc"][:-1]) if first["type"] == "extra_forbidden" else ""
         reason = f"unknown key; known are {known}" if known else str(first["msg"]).removeprefix("Value error, ")
         raise SettingsError(f"{source}: {key or 'value'} = {first['input']!r}: {reason}") from error
+
+
+def form_overrides(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Turn the fields of a form, by ``section.key``, into overrides: those that are not empty, 0 or the usual default.
+
+    A field left as it is says nothing, so that the recipe decides.
+    """
+    usual = RunSettings().model_dump(mode="json")
+
+    def default(key: str) -> Any:
+        return reduce(lambda section, name: section[name], key.split("."), usual)
+
+    return tuple(f"{key}={json.dumps(value)}" for key, value in values.items() if value and value != default(key))
 
 
 def _known_keys(location: tuple[int | str, ...]) -> str:

@@ -9,7 +9,7 @@ PAPER = "Krawczyk and Starzynski, Bull. Pol. Acad. Sci. Tech. Sci. 69(3) 2021, e
 
 _PAPER: dict[str, Any] = {
     # The paper feeds whole slices of one size; its library's default optimizer is Adadelta.
-    "model": {"architecture": "paper-unet", "encoder": "plain", "preprocess": {"size": 512, "spacing_mm": None}},
+    "model": {"architecture": "paper-unet", "encoder": "plain", "preprocess": {"size": 512}},
     "train": {
         "epochs": 10,
         "steps_per_epoch": 512,
@@ -31,7 +31,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "paper": _PAPER,
     "paper-tf-keras": {**_PAPER, "train": {**_PAPER["train"], "learning_rate": 1e-3}},
 }
-"""Recipe -> settings by section. ``boneseg`` is what the settings' own defaults say. ``paper`` uses Adadelta's default
+"""Recipe -> settings by section. ``boneseg`` is what the settings' own defaults say: of what was measured, the one that
+held best on patients and scanners it never saw (``docs/recipe.md``). ``paper`` uses Adadelta's default
 rate in Keras 2 and torch, 1.0; ``paper-tf-keras`` the one in tf.keras, 0.001. The paper does not say which it was."""
 
 

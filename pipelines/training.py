@@ -25,7 +25,7 @@ def training(
     batch_size: int = 8,
     loss: str = "cross_entropy_dice",
     learning_rate: float = 0.001,
-    augmentation: str = "basic",
+    augmentation: str = "ct",
     workers: int = 1,
     trials: int = 0,
     model_name: str = "bone",

@@ -27,7 +27,7 @@ def volume(shape: tuple[int, int, int] = (5, 40, 56)) -> NDArray[np.int16]:
 
 def test_each_voxel_gets_its_class_on_its_own_place() -> None:
     hu = volume()
-    mask = predict_volume(Threshold(), PreprocessSettings(), hu, axial(hu.shape, (3, 1, 1)))
+    mask = predict_volume(Threshold(), PreprocessSettings(spacing_mm=None), hu, axial(hu.shape, (3, 1, 1)))
     assert mask.dtype == np.uint8
     np.testing.assert_array_equal(mask, np.searchsorted([-900, 200, 1000], hu))
 
@@ -38,8 +38,8 @@ def test_the_mask_does_not_depend_on_the_batch_size(batch_size: int) -> None:
     geometry = axial(hu.shape, (3, 1, 1))
     torch.manual_seed(0)
     network = build_model(ModelSettings(encoder="mobilenet_v2"))
-    expected = predict_volume(network, PreprocessSettings(), hu, geometry, batch_size=4)
-    found = predict_volume(network, PreprocessSettings(), hu, geometry, batch_size=batch_size)
+    expected = predict_volume(network, PreprocessSettings(spacing_mm=None), hu, geometry, batch_size=4)
+    found = predict_volume(network, PreprocessSettings(spacing_mm=None), hu, geometry, batch_size=batch_size)
     # Sums of another order may turn a tie of bf16 scores; more than a few such voxels would be a fault.
     assert (found != expected).mean() < 0.01
 
@@ -48,7 +48,7 @@ def test_the_same_input_gives_the_same_mask() -> None:
     hu = volume()
     geometry = axial(hu.shape, (3, 1, 1))
     network = build_model(ModelSettings(encoder="mobilenet_v2"))
-    first, second = (predict_volume(network, PreprocessSettings(), hu, geometry) for _ in range(2))
+    first, second = (predict_volume(network, PreprocessSettings(spacing_mm=None), hu, geometry) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
@@ -68,7 +68,7 @@ def test_the_network_sees_the_spacing_of_its_card_and_the_mask_has_the_series_ow
 def test_floats_of_the_whole_volume_never_exist() -> None:
     hu = np.zeros((64, 128, 128), dtype=np.int16)
     network = Threshold()
-    predict_volume(network, PreprocessSettings(), hu, axial(hu.shape, (3, 1, 1)), batch_size=4)
+    predict_volume(network, PreprocessSettings(spacing_mm=None), hu, axial(hu.shape, (3, 1, 1)), batch_size=4)
     assert max(shape[0] for shape in network.seen) == 4
 
 
@@ -85,11 +85,14 @@ class Half(nn.Module):
 def test_both_grids_are_labelled_from_one_pass() -> None:
     hu = volume((3, 64, 96))
     network = Half()
-    labels = predict_both(AnySize(network), PreprocessSettings(), hu, axial(hu.shape, (3, 1, 1)), batch_size=3)
+    labels = predict_both(
+        AnySize(network), PreprocessSettings(spacing_mm=None), hu, axial(hu.shape, (3, 1, 1)), batch_size=3
+    )
     assert network.passes == 1
     assert labels.output is not None
     np.testing.assert_array_equal(
-        labels.mask, predict_volume(AnySize(Half()), PreprocessSettings(), hu, axial(hu.shape, (3, 1, 1)))
+        labels.mask,
+        predict_volume(AnySize(Half()), PreprocessSettings(spacing_mm=None), hu, axial(hu.shape, (3, 1, 1))),
     )
     assert (labels.output.shape, labels.mask.shape) == ((3, 32, 48), (3, 64, 96))
     own = Half()(torch.from_numpy(np.clip((hu + 500.0) / 1800.0, 0, 1).astype(np.float32))[:, None])
@@ -98,7 +101,7 @@ def test_both_grids_are_labelled_from_one_pass() -> None:
 
 def test_a_network_that_answers_on_the_slices_own_pixels_is_labelled_once() -> None:
     hu = volume()
-    labels = predict_both(Threshold(), PreprocessSettings(), hu, axial(hu.shape, (3, 1, 1)))
+    labels = predict_both(Threshold(), PreprocessSettings(spacing_mm=None), hu, axial(hu.shape, (3, 1, 1)))
     assert labels.output is None
 
 
@@ -112,6 +115,6 @@ def test_resampled_slices_have_an_output_grid_of_their_own() -> None:
 def test_chosen_slices_are_labelled_as_within_the_whole_volume() -> None:
     hu = volume((6, 40, 56))
     geometry = axial(hu.shape, (3, 1, 1))
-    whole = predict_volume(Threshold(), PreprocessSettings(), hu, geometry)
-    some = predict_volume(Threshold(), PreprocessSettings(), hu, geometry, slices=[4, 0, 5])
+    whole = predict_volume(Threshold(), PreprocessSettings(spacing_mm=None), hu, geometry)
+    some = predict_volume(Threshold(), PreprocessSettings(spacing_mm=None), hu, geometry, slices=[4, 0, 5])
     np.testing.assert_array_equal(some, whole[[4, 0, 5]])

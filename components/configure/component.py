@@ -51,10 +51,7 @@ def configure(
     Returns:
         The settings as JSON.
     """
-    import json
-    from typing import Any
-
-    from boneseg.config import RunSettings, load_settings
+    from boneseg.config import form_overrides, load_settings
 
     typed = {
         "name": name,
@@ -75,11 +72,4 @@ def configure(
         "publish.min_gain": min_gain,
         "publish.tracking_uri": tracking_uri,
     }
-    usual = RunSettings()
-
-    def left_alone(key: str, value: Any) -> bool:
-        section, _, name = key.rpartition(".")
-        return not value or value == getattr(getattr(usual, section) if section else usual, name)
-
-    given = [f"{key}={json.dumps(value)}" for key, value in typed.items() if not left_alone(key, value)]
-    return load_settings(overrides=(*given, *overrides)).model_dump_json()
+    return load_settings(overrides=(*form_overrides(typed), *overrides)).model_dump_json()

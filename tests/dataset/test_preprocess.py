@@ -23,7 +23,7 @@ def test_the_window_becomes_zero_to_one_and_the_rest_is_clipped() -> None:
 
 def test_without_a_spacing_slices_keep_their_pixels() -> None:
     hu = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
-    assert to_network(hu, (0.7, 0.9), PreprocessSettings()).shape == (2, 3, 4)
+    assert to_network(hu, (0.7, 0.9), PreprocessSettings(spacing_mm=None)).shape == (2, 3, 4)
 
 
 def test_rows_and_columns_are_resampled_each_by_its_own_spacing() -> None:

@@ -16,7 +16,7 @@ from boneseg.geometry import axial
 from boneseg.storage.catalogue import FileKind, GeometryRecord, SeriesRow
 from boneseg.storage.workspace import Workspace
 
-WINDOW = PreprocessSettings()
+WINDOW = PreprocessSettings(spacing_mm=None)
 PLAIN = TrainSettings(crop=64, batch_size=4, augmentation="none", loader_threads=0)
 
 
@@ -67,7 +67,7 @@ def test_slices_are_resampled_with_their_labels(slices: SliceDataset, workspace:
 
 
 def test_neighbours_are_channels_and_repeat_at_the_ends(slices: SliceDataset, workspace: Workspace) -> None:
-    settings = PreprocessSettings(slices=3, slice_distance_mm=6.0)
+    settings = PreprocessSettings(slices=3, slice_distance_mm=6.0, spacing_mm=None)
     stacked = SliceDataset(workspace, slices.records, settings)
     for index, expected in ((0, (0, 0, 2)), (3, (1, 3, 5)), (5, (3, 5, 5)), (6, (6, 6, 8))):
         image, label = stacked[index]
@@ -182,6 +182,20 @@ def test_every_slice_is_seen_in_an_epoch_without_preference_for_bone(
     spy = Spy(workspace, slices.records, WINDOW)
     list(TrainingBatches(spy, PLAIN.model_copy(update={"bone_share": 0.0, "batch_size": 5})).epoch(1))
     assert sorted(spy.seen) == list(range(15))
+
+
+def test_patients_weigh_the_same_however_many_slices_they_have(slices: SliceDataset, workspace: Workspace) -> None:
+    spy = Spy(workspace, slices.records, WINDOW)
+    settings = PLAIN.model_copy(update={"balance": "patients", "steps_per_epoch": 30, "bone_share": 0.5})
+    list(TrainingBatches(spy, settings).epoch(1))
+    patients = spy.patient_of[list(spy.seen)]
+    with_bone = np.isin(spy.seen, np.flatnonzero(spy.bone_pixels))
+    # Half of the crops are shared by the two patients with bone, half by all three.
+    np.testing.assert_array_equal(np.bincount(patients), [50, 50, 20])
+    assert with_bone.sum() >= 60
+    for patient in range(3):
+        counts = np.bincount(np.array(spy.seen)[patients == patient])
+        assert counts.max() <= 20
 
 
 def test_validation_sees_every_slice_once_whole_and_padded(slices: SliceDataset) -> None:

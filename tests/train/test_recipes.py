@@ -104,7 +104,9 @@ def test_early_validation_uses_the_statistics_of_the_epochs_images(
     workspace: Workspace, dataset_uri: str, epoch: int, settled: bool
 ) -> None:
     records = load_dataset(workspace, dataset_uri).of(Split.TRAIN)
-    batches = TrainingBatches(SliceDataset(workspace, records, PreprocessSettings()), TrainSettings(**QUICK))
+    batches = TrainingBatches(
+        SliceDataset(workspace, records, PreprocessSettings(spacing_mm=None)), TrainSettings(**QUICK)
+    )
     network = nn.Sequential(nn.Identity(), nn.BatchNorm2d(1, momentum=0.01))
     settle_statistics(network, batches, epoch, choose_precision("cpu", "fp32"))
     means = [float(batch.image.mean()) for batch in batches.epoch(epoch)]
