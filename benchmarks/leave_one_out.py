@@ -46,7 +46,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ct": merged(AS_IT_IS, {"train": {"augmentation": "ct"}}),
     "ct 1.5 mm": CT_MM,
     "ct 1.5 mm, 3 slices": merged(CT_MM, {"model": {"preprocess": {"slices": 3, "slice_distance_mm": 3.0}}}),
-    "ct 1.5 mm, balanced": merged(CT_MM, {"train": {"balance": "patients"}}),
 }
 MEASURED_SLICES = 24
 """Of each series, spread evenly."""

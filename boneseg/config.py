@@ -185,8 +185,6 @@ class TrainSettings(Section):
     """ct = differences between scanners, in HU; basic = a few changes of pictures; paper = the paper's many."""
     bone_share: Annotated[float, Field(ge=0, le=1)] = 0.75
     """Share of training crops that are centred near bone."""
-    balance: Literal["slices", "patients"] = "slices"
-    """What is drawn equally often: slices, so that long series weigh more, or patients, then their slices."""
     workers: Annotated[int, Field(ge=1)] = 1
     """Processes that train together (DDP), one GPU each where there are GPUs."""
     backend: Literal["auto", "local", "ray"] = "auto"

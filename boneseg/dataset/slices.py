@@ -78,8 +78,6 @@ class SliceDataset(TorchDataset[tuple[Plane, Mask]]):
         self._open = lru_cache(maxsize=OPEN_SHARDS)(self._open_shard)
         counts = np.array([len(record.class_counts) for record in self.records])
         self.shard_of = np.repeat(np.arange(len(counts)), counts)
-        patients = np.unique([record.patient for record in self.records], return_inverse=True)[1]
-        self.patient_of = patients[self.shard_of]
         self.slice_of = np.concatenate([np.arange(count) for count in counts])
         self.bone_pixels = np.concatenate([np.array(record.class_counts)[:, BONE] for record in self.records])
 
@@ -180,25 +178,15 @@ class TrainingBatches:
         return recipe(cut(hu, corner, size, AIR), cut(label, corner, size), pixel_mm, int(rng.integers(2**31)))
 
     def _plan(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Choose a slice for each crop of an epoch: as ``balance`` says, ``bone_share`` of them with bone."""
+        """Choose a slice for each crop of an epoch: every slice about equally often, ``bone_share`` with bone."""
         rng = np.random.default_rng((self.settings.seed, epoch))
         total = self.steps * self.settings.batch_size * self.world
         bone = round(total * self.settings.bone_share) if len(self._bony) else 0
         chosen = np.concatenate(
-            [self._draw(self._bony, bone, rng), self._draw(np.arange(len(self.slices)), total - bone, rng)]
+            [_repeat_shuffled(self._bony, bone, rng), _repeat_shuffled(np.arange(len(self.slices)), total - bone, rng)]
         )
         order = rng.permutation(total)
         return chosen[order], order < bone
-
-    def _draw(self, candidates: NDArray[np.int64], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        if self.settings.balance == "slices" or not len(candidates):
-            return _repeat_shuffled(candidates, count, rng)
-        patients = self.slices.patient_of[candidates]
-        groups = [candidates[patients == patient] for patient in np.unique(patients)]
-        # What does not divide evenly goes to other patients in every epoch.
-        shares = np.bincount(np.arange(count) % len(groups), minlength=len(groups))
-        rng.shuffle(shares)
-        return np.concatenate([_repeat_shuffled(group, n, rng) for group, n in zip(groups, shares, strict=True)])
 
     def _centre(self, label: Mask, near_bone: bool, rng: np.random.Generator) -> tuple[int, int]:
         crop = self.settings.crop

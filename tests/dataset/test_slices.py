@@ -184,20 +184,6 @@ def test_every_slice_is_seen_in_an_epoch_without_preference_for_bone(
     assert sorted(spy.seen) == list(range(15))
 
 
-def test_patients_weigh_the_same_however_many_slices_they_have(slices: SliceDataset, workspace: Workspace) -> None:
-    spy = Spy(workspace, slices.records, WINDOW)
-    settings = PLAIN.model_copy(update={"balance": "patients", "steps_per_epoch": 30, "bone_share": 0.5})
-    list(TrainingBatches(spy, settings).epoch(1))
-    patients = spy.patient_of[list(spy.seen)]
-    with_bone = np.isin(spy.seen, np.flatnonzero(spy.bone_pixels))
-    # Half of the crops are shared by the two patients with bone, half by all three.
-    np.testing.assert_array_equal(np.bincount(patients), [50, 50, 20])
-    assert with_bone.sum() >= 60
-    for patient in range(3):
-        counts = np.bincount(np.array(spy.seen)[patients == patient])
-        assert counts.max() <= 20
-
-
 def test_validation_sees_every_slice_once_whole_and_padded(slices: SliceDataset) -> None:
     batches = list(ValidationBatches(slices, batch_size=4))
     assert [tuple(batch.image.shape) for batch in batches] == [
