@@ -45,13 +45,15 @@ def test_rules_and_reality_agree_on_common_encoders(encoder: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("encoder", [*FAMILIES, *TIMM_FAMILIES])
 def test_rules_and_reality_agree_on_every_family(encoder: str) -> None:
-    check_agreement(GRID, [encoder])
+    check_agreement(["unetplusplus", "manet", "pspnet", "pan", "upernet", "dpt", "segnet"], [encoder])
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_every_encoder_works_with_every_architecture_that_is_not_refused() -> None:
-    check_agreement(GRID, get_encoder_names())
+@pytest.mark.parametrize("start", range(4))
+def test_rules_and_reality_agree_along_a_diagonal_of_the_grid(start: int) -> None:
+    # All pairs take a quarter of an hour; every encoder meets one architecture, and every architecture five encoders.
+    for number, encoder in enumerate(get_encoder_names()[start::4]):
+        check_agreement([GRID[(4 * number + start) % len(GRID)]], [encoder])
 
 
 def test_a_hollow_network_has_the_shapes_of_a_real_one_and_leaves_random_numbers_alone() -> None:
