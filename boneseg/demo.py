@@ -16,10 +16,10 @@ from boneseg.storage.workspace import Workspace
 
 PATIENTS, SLICES = 8, 24
 
-PHANTOM_SETTINGS: dict[str, dict[str, Any]] = {"train": {"epochs": 4, "steps_per_epoch": 30}}
+PHANTOM_SETTINGS: dict[str, dict[str, Any]] = {"train": {"epochs": 4, "steps_per_epoch": 45}}
 """What makes a useful network of eight phantoms in about two minutes on two cores."""
 
-DATA_SETTINGS: dict[str, dict[str, Any]] = {"train": {"epochs": 8, "steps_per_epoch": 75}}
+DATA_SETTINGS: dict[str, dict[str, Any]] = {"train": {"epochs": 8, "steps_per_epoch": 100}}
 """For a handful of real series: about a quarter of an hour on two cores."""
 
 
