@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--architecture", default=ModelSettings().architecture)
     parser.add_argument("--encoder", default=ModelSettings().encoder)
     parser.add_argument("--batch-size", type=int, default=TrainSettings().batch_size)
-    parser.add_argument("--crop", type=int, default=TrainSettings().crop)
+    parser.add_argument("--crop", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=8, help="steps that are compared")
     parser.add_argument("--steps", type=int, default=5, help="steps of an epoch with and without Ray")
     parser.add_argument("--epochs", type=int, default=3, help="epochs before, and again after, those with Ray")
