@@ -22,15 +22,10 @@ from boneseg.geometry import axial
 from boneseg.inference import predict_volume
 from boneseg.models.build import build_model, count_parameters
 from boneseg.models.precision import choose_precision
+from boneseg.study import printed
 
 NETWORKS = (
-    "paper-fcn8/plain",
-    "paper-fcn32/plain",
-    "paper-pspnet/plain",
-    "paper-unet/plain",
-    "paper-segnet/plain",
-    "paper-unet/vgg16",
-    "paper-unet/resnet50",
+    *printed.TITLES,
     "unet/mobilenet_v2",
     "unet/resnet18",
     "unet/resnet50",

@@ -268,6 +268,14 @@ class RunSettings(Section):
         recipe = values.get("recipe", "boneseg") if isinstance(values, dict) else None
         return merged(RECIPES[recipe], values) if isinstance(recipe, str) and recipe in RECIPES else values
 
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        size, crop = self.model.preprocess.size, self.train.crop
+        if size is not None and crop > size:
+            fitting = size // 32 * 32
+            raise ValueError(f"train.crop {crop} is larger than model.preprocess.size {size}: set it to {fitting}")
+        return self
+
 
 def stable_hash(value: Any) -> str:
     """Return 16 hex digits of SHA-256 over the canonical JSON of ``value``."""

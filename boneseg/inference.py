@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,8 +50,7 @@ def predict_volume(
     Returns:
         Class of each voxel, the shape of ``hu``, or of those slices. The same input gives the same mask.
     """
-    parts = predict_batches(network, preprocess, hu, geometry, batch_size, device, slices)
-    return np.concatenate([part.mask for part in parts])
+    return predict_both(network, preprocess, hu, geometry, batch_size, device, slices).mask
 
 
 def predict_both(
@@ -64,28 +63,16 @@ def predict_both(
     slices: Sequence[int] | None = None,
 ) -> Labels:
     """Do what ``predict_volume`` does, and label the network's own grid too, in the same pass."""
-    parts = list(predict_batches(network, preprocess, hu, geometry, batch_size, device, slices))
-    outputs = [part.output for part in parts if part.output is not None]
-    return Labels(np.concatenate([part.mask for part in parts]), np.concatenate(outputs) if outputs else None)
-
-
-def predict_batches(
-    network: nn.Module,
-    preprocess: PreprocessSettings,
-    hu: NDArray[np.int16],
-    geometry: Geometry,
-    batch_size: int,
-    device: str,
-    slices: Sequence[int] | None = None,
-) -> Iterator[Labels]:
-    """Yield the labels of a few slices at a time; arguments as ``predict_volume`` has them."""
     precision = choose_precision(device)
     network = precision.place(network).eval()
     wanted = range(len(hu)) if slices is None else slices
+    parts = []
     for first in range(0, len(wanted), batch_size):
         batch = wanted[first : first + batch_size]
         image = torch.from_numpy(images_of(hu, batch, geometry.spacing, preprocess))
-        yield _label(network, image, hu.shape[1:], precision)
+        parts.append(_label(network, image, hu.shape[1:], precision))
+    outputs = [part.output for part in parts if part.output is not None]
+    return Labels(np.concatenate([part.mask for part in parts]), np.concatenate(outputs) if outputs else None)
 
 
 @torch.inference_mode()

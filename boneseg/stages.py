@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from boneseg.config import RunSettings
 from boneseg.errors import DataError
 from boneseg.storage.catalogue import Record
+from boneseg.storage.whole import write_whole
 from boneseg.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -59,9 +60,7 @@ class Stages:
 
     def _remember(self, **made: str | None) -> None:
         self._memory.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._memory.with_suffix(".partial")
-        partial.write_bytes(self.latest.model_copy(update=made).to_json())
-        partial.replace(self._memory)
+        write_whole(self._memory, self.latest.model_copy(update=made).to_json())
 
     def pull(self) -> PullResult:
         """Find out what the bucket holds."""

@@ -41,6 +41,7 @@ def test_no_file_and_an_empty_file_give_the_defaults(tmp_path: Path) -> None:
         (("model.architecture=paper-fcn8",), r"model = .*paper-fcn8.*plain"),
         (("tune.architectures=[unet, paper-unet]",), r"tune = .*every architecture must work with every encoder"),
         (("model.preprocess.size=512", "model.preprocess.spacing_mm=1"), r"exclude each other"),
+        (("recipe=paper", "model.preprocess.size=100"), r"train.crop 512 is larger .*: set it to 96"),
         (("recipe=mine",), r"recipe = 'mine': .*'boneseg', 'paper' or 'paper-tf-keras'"),
         (("train.epochs",), r"must look like train.epochs=3"),
         (("=3",), r"must look like train.epochs=3"),

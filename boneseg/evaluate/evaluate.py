@@ -33,6 +33,7 @@ from boneseg.progress import track
 from boneseg.storage import layout
 from boneseg.storage.catalogue import Problem, SeriesRow
 from boneseg.storage.hashing import combine
+from boneseg.storage.whole import write_whole
 from boneseg.storage.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -142,9 +143,7 @@ def evaluate_folder(
         out.mkdir(parents=True, exist_ok=True)
         (out / RESULT_FILE).unlink(missing_ok=True)
         result = write_files(out, study, subjects, methods.network, methods.threshold)
-        partial = out / f".{RESULT_FILE}.partial"
-        partial.write_bytes(result.to_json())
-        partial.replace(out / RESULT_FILE)
+        write_whole(out / RESULT_FILE, result.to_json())
     return result
 
 

@@ -21,7 +21,7 @@ from boneseg.metrics.surface import surface_metrics
 from boneseg.models.card import ModelCard
 from boneseg.storage import layout
 
-EVALUATE_VERSION = 2
+EVALUATE_VERSION = 3
 """Raise it with every change of a number or of the report: evaluations that are kept are made again."""
 
 

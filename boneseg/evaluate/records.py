@@ -171,9 +171,9 @@ class EvaluationResult(Record):
         network = dict(zip([column.key for column in pooled.columns], pooled.rows[0], strict=True))
         values: dict[str, Cell] = {
             "bone_dice_patient": self.bone_dice,
-            "bone_dice_paper": self.bone_dice_pooled,
+            "bone_dice_pooled": self.bone_dice_pooled,
             "threshold_bone_dice_patient": self.threshold_bone_dice,
-            "threshold_bone_dice_paper": self.threshold_bone_dice_pooled,
+            "threshold_bone_dice_pooled": self.threshold_bone_dice_pooled,
             "test_series": float(len(self.series)),
             "test_patients": float(len(set(self.patients().values()))),
             "test_images": float(sum(row.images for row in self.series)),

@@ -77,8 +77,8 @@ def _headlines(result: EvaluationResult) -> list[dict[str, str]]:
             "threshold_interval": _interval(result.threshold_bone_dice_interval, 100.0, "%"),
         },
         {
-            "title": "Bone Dice, pixels pooled",
-            "protocol": "paper",
+            "title": "Bone Dice, pixels pooled at full resolution",
+            "protocol": "",
             "unit": "%",
             "network": _percent(result.bone_dice_pooled),
             "interval": "",

@@ -103,33 +103,36 @@ def per_series(series: Series, name: str) -> Table:
 
 def per_image(series: Series, name: str) -> Table:
     """Bone IoU over single images: least, greatest, mean and spread."""
-    columns = (
-        Column(key="method", label="Method"),
-        *(percent(f"bone_iou_{key}", key, "Bone IoU of an image (%)") for key in ("min", "max", "mean", "sd")),
-        Column(key="images", label="Images"),
-        Column(key="left_out", label="Left out"),
-    )
-    rows = []
-    for method in (NETWORK, THRESHOLD):
-        values = np.concatenate([image_bone_iou(_of(row, method)) for row in series]) if series else np.zeros(0)
-        known_values = values[np.isfinite(values)]
-        rows.append(
-            (
-                name if method == NETWORK else method,
-                *spread(known_values),
-                known_values.size,
-                values.size - known_values.size,
-            )
-        )
+    rows: list[tuple[Cell, ...]] = [
+        (label, *image_cells([_of(row, method).slice_counts() for row in series]))
+        for method, label in ((NETWORK, name), (THRESHOLD, THRESHOLD))
+    ]
+    return image_table((Column(key="method", label="Method"),), rows)
+
+
+def image_table(heads: tuple[Column, ...], rows: Sequence[tuple[Cell, ...]]) -> Table:
+    """Make a table of bone IoU over single images; behind the cells of ``heads`` a row has ``image_cells``."""
     return Table(
         name="per_image",
         title="Bone IoU per image",
         protocol=PAPER,
         note="Each slice by itself. Images with bone neither in the reference nor in the prediction have no bone IoU: "
         "they are left out and counted.",
-        columns=columns,
+        columns=(
+            *heads,
+            *(percent(f"bone_iou_{key}", key, "Bone IoU of an image (%)") for key in ("min", "max", "mean", "sd")),
+            Column(key="images", label="Images"),
+            Column(key="left_out", label="Left out"),
+        ),
         rows=tuple(rows),
     )
+
+
+def image_cells(series: Sequence[counts.Counts]) -> list[Cell]:
+    """Describe the bone IoU of all images of some series, each given as counts (slices, 3, 3)."""
+    values = np.concatenate([counts.iou(tables)[:, BONE] for tables in series]) if series else np.zeros(0)
+    there = values[np.isfinite(values)]
+    return [*spread(there), int(there.size), int(values.size - there.size)]
 
 
 def patient_summary(series: Series, name: str, settings: EvaluateSettings) -> Table:

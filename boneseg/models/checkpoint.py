@@ -18,6 +18,7 @@ from boneseg.models.build import AnySize, build_model, count_parameters
 from boneseg.models.card import CARD_FILE, WEIGHTS_FILE, EpochRecord, ModelCard
 from boneseg.storage import layout
 from boneseg.storage.hashing import combine, sha256_file
+from boneseg.storage.whole import write_whole
 from boneseg.storage.workspace import Workspace
 
 
@@ -73,9 +74,7 @@ def save_model(
         parameters=count_parameters(network).trainable,
         versions=_versions(),
     )
-    partial = folder / f".{CARD_FILE}.partial"
-    partial.write_bytes(card.to_json())
-    partial.replace(folder / CARD_FILE)
+    write_whole(folder / CARD_FILE, card.to_json())
     return card
 
 

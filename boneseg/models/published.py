@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -23,6 +24,10 @@ from boneseg.models import smp
 
 FILE, SETTINGS_FILE = "model.safetensors", "config.json"
 COLOURS = 3
+
+
+# It logs every try of its own; what a user needs to know of them is in one sentence.
+logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 
 class AbsentError(Exception):

@@ -21,6 +21,7 @@ from boneseg.models.build import AnySize
 from boneseg.storage import layout
 from boneseg.storage.catalogue import Record
 from boneseg.storage.hashing import sha256_file
+from boneseg.storage.whole import write_whole
 from boneseg.storage.workspace import Workspace
 
 WEIGHTS_FILE, NOTE_FILE = published.FILE, "weights.json"
@@ -235,7 +236,7 @@ def _fetch(workspace: Workspace, encoder: str, folder: Path) -> bool:
             workspace.store.download(layout.weights(encoder, WEIGHTS_FILE), folder / WEIGHTS_FILE)
         except StoreError as error:
             raise ModelError(f"{error}, though its {NOTE_FILE} is; make it again with {_MIRROR}") from error
-        _write(folder / NOTE_FILE, note)
+        write_whole(folder / NOTE_FILE, note)
     return True
 
 
@@ -249,10 +250,4 @@ def _download(encoder: str, folder: Path) -> None:
     file = folder / WEIGHTS_FILE
     source, mean, std = published.download(encoder, file)
     note = WeightsNote.model_validate({"sha256": sha256_file(file), "source": source, "mean": mean, "std": std})
-    _write(folder / NOTE_FILE, note.to_json())
-
-
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(data)
-    partial.replace(path)
+    write_whole(folder / NOTE_FILE, note.to_json())

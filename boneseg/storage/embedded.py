@@ -30,6 +30,7 @@ from typing import Any
 from boneseg.config import StoreSettings
 from boneseg.errors import StoreError
 from boneseg.storage.client import Credentials, ObjectStore
+from boneseg.storage.whole import write_whole
 
 ENDPOINT_VARIABLE = "BONESEG_S3_ENDPOINT"
 START_SECONDS, STOP_SECONDS, POLL_SECONDS = 90.0, 90.0, 0.05
@@ -181,9 +182,7 @@ def _launch(home: Path, ports: dict[str, int]) -> StoreStatus:
         )
     running = StoreStatus(f"http://127.0.0.1:{ports['s3']}", process.pid, home.parent)
     state = asdict(running) | {"folder": str(home.parent), "ports": ports}
-    partial = home / f".{_STATE}.partial"
-    partial.write_text(json.dumps(state))
-    partial.replace(home / _STATE)
+    write_whole(home / _STATE, json.dumps(state).encode())
     process.returncode = 0  # not ours to wait for: without it Python warns that the child still runs
     return running
 

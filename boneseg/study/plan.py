@@ -52,8 +52,6 @@ class Plan:
     trials: tuple[Trial, ...]
     settings: RunSettings
     """What the trials share."""
-    size: int
-    """Rows and columns of the image whose time is measured."""
 
 
 def make_plan(
@@ -89,8 +87,7 @@ def make_plan(
     trials: list[Trial] = []
     for network in dict.fromkeys(networks or tuple(printed.TITLES)):
         trials += _trials(network, values, epochs, weights)
-    shared = parse_settings(values, "study")
-    return Plan(recipe, tuple(trials), shared, shared.model.preprocess.size or printed.SIZE)
+    return Plan(recipe, tuple(trials), parse_settings(values, "study"))
 
 
 def _recipe_of(config: Path | None, overrides: tuple[str, ...]) -> str:

@@ -14,6 +14,7 @@ from boneseg.evaluate.records import Cell, Table
 from boneseg.evaluate.report import FigureFile, environment, figure_view, table_view
 from boneseg.evaluate.tables import NETWORK, THRESHOLD, pooled, pooled_output, to_csv, to_markdown
 from boneseg.metrics import counts
+from boneseg.storage.whole import write_whole
 from boneseg.study import printed
 from boneseg.study.pictures import Pictures, best_of, mean_iou
 from boneseg.study.setting import Difference
@@ -51,8 +52,8 @@ def write_report(folder: Path, report: Report) -> tuple[Table, ...]:
     for table in tables:
         (folder / "tables" / f"{table.name}.csv").write_text(to_csv(table), encoding="utf-8")
     figures = [*_curves(folder / "figures", report.results.finished), *_slices(folder / "figures", report)]
-    _write(folder / MARKDOWN_FILE, _markdown(report, tables, figures))
-    _write(folder / HTML_FILE, _html(report, tables, figures))
+    write_whole(folder / MARKDOWN_FILE, _markdown(report, tables, figures).encode())
+    write_whole(folder / HTML_FILE, _html(report, tables, figures).encode())
     return tables
 
 
@@ -203,9 +204,3 @@ def _count(number: int, what: str) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "/").replace("\n", " ")
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

@@ -28,7 +28,7 @@ def differences(plan: Plan, dataset: Dataset, note: str, device: str) -> list[Di
         note: what the user says of the data; may be empty.
         device: on which images were timed.
     """
-    return [*_data(dataset, note), *_training(plan), _time(plan, device)]
+    return [*_data(dataset, note), *_training(plan), _time(device)]
 
 
 def _data(dataset: Dataset, note: str) -> list[Difference]:
@@ -101,11 +101,11 @@ def _training(plan: Plan) -> list[Difference]:
     ]
 
 
-def _time(plan: Plan, device: str) -> Difference:
+def _time(device: str) -> Difference:
     return Difference(
         "Time of an image",
         f"{printed.SIZE}x{printed.SIZE} pixels on an {printed.DEVICE}.",
-        f"{plan.size}x{plan.size} pixels on {device}.",
+        f"The same size on {device}.",
     )
 
 

@@ -18,6 +18,7 @@ from boneseg.models.weights import pretrained
 from boneseg.progress import track
 from boneseg.stages import Stages
 from boneseg.storage.workspace import Workspace
+from boneseg.study import printed
 from boneseg.study.clock import OurCost, device_name, measure_cost
 from boneseg.study.pictures import make_pictures
 from boneseg.study.plan import Budget, Plan, make_plan
@@ -78,7 +79,7 @@ def run_study(options: Options, say: Say) -> None:
         say(f"study: {len(plan.trials)} networks, recipe {plan.recipe}")
         name = f"study-{stable_hash([shared.dataset.dataset_hash, [trial.key for trial in plan.trials]])}"
         networks = run_plan(plan, shared, name, options.parallel)
-        results = _results(plan, networks, workspace)
+        results = _results(networks, workspace)
         pictures = make_pictures(results.finished, shared) if results.finished else None
     matters = differences(plan, shared.dataset, options.note, results.device)
     write_report(options.out, Report(results, shared.dataset, matters, pictures))
@@ -122,13 +123,13 @@ def _check_weights(plan: Plan, workspace: Workspace) -> None:
             ) from error
 
 
-def _results(plan: Plan, networks: list[Finished | Failed], workspace: Workspace) -> Results:
+def _results(networks: list[Finished | Failed], workspace: Workspace) -> Results:
     """Time the networks one after another, now that nothing else runs."""
     costs: dict[str, OurCost] = {}
     for network in track(networks, "time", unit="networks"):
         if isinstance(network, Finished) and network.trial.network not in costs:
-            costs[network.trial.network] = measure_cost(fetch_model(workspace, network.model_uri), plan.size)
-    return Results(tuple(networks), costs, plan.size, device_name())
+            costs[network.trial.network] = measure_cost(fetch_model(workspace, network.model_uri), printed.SIZE)
+    return Results(tuple(networks), costs, device_name())
 
 
 def _raise_failures(networks: list[Finished | Failed]) -> None:

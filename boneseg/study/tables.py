@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
-from boneseg.evaluate.records import PAPER, PATIENT, Cell, Column, Measurement, Table
+from boneseg.evaluate.records import PAPER, PATIENT, Cell, Column, Table
 from boneseg.evaluate.tables import (
     CLASS_KEYS,
     NETWORK,
     THRESHOLD,
     class_figures,
     has_own_grid,
+    image_cells,
+    image_table,
     ious,
     percent,
     pooled,
     pooled_output,
-    spread,
     threshold_name,
 )
 from boneseg.metrics import counts
@@ -42,8 +41,6 @@ class Results:
     networks: tuple[Finished | Failed, ...]
     costs: Mapping[str, OurCost]
     """By network."""
-    size: int
-    """Rows and columns of the image that was timed."""
     device: str
 
     @property
@@ -113,10 +110,10 @@ def _costs(results: Results) -> Table:
         rows.append(tuple(cells))
     return Table(
         name="table2",
-        title=f"Table 2. Time of one image of {results.size}x{results.size} pixels, and parameters",
+        title=f"Table 2. Time of one image of {printed.SIZE}x{printed.SIZE} pixels, and parameters",
         protocol="",
         note=f"Ours: mean time of one image at a time, from its pixels to its labels in memory, on {results.device}, "
-        f"while nothing else of the study ran. Paper: 512x512 pixels on an {printed.DEVICE}. Parameters are counted as "
+        f"while nothing else of the study ran. Paper: on an {printed.DEVICE}. Parameters are counted as "
         "Keras does: with the running statistics of batch normalisation, which are not trainable.",
         columns=tuple(columns),
         rows=tuple(reversed(rows)),
@@ -171,42 +168,21 @@ def _per_series(results: Results) -> Table | None:
 
 
 def _per_image(results: Results) -> Table:
-    group = "Bone IoU of an image (%)"
-    columns = (
-        *_heads(),
-        *(percent(f"bone_iou_{key}", key, group) for key in ("min", "max", "mean", "sd")),
-        Column(key="images", label="Images"),
-        Column(key="left_out", label="Left out"),
-    )
     rows: list[Row] = []
     for network in results.finished:
         series, name = network.evaluation.series, network.trial.title
         own = has_own_grid(series)
-        rows.append((name, OUTPUT if own else OURS, *_images([row.network for row in series], output=True)))
+        output = image_cells([row.network.output_counts() for row in series])
+        rows.append((name, OUTPUT if own else OURS, *output))
         if own:
-            rows.append((name, FULL, *_images([row.network for row in series], output=False)))
+            rows.append((name, FULL, *image_cells([row.network.slice_counts() for row in series])))
         if network.trial.network == printed.UNET:
             rows.append((name, PAPERS, *printed.IMAGE_BONE_IOU, printed.TEST_IMAGES, None))
     if results.finished:
         first = results.finished[0].evaluation
-        cells = _images([row.threshold for row in first.series], output=False)
+        cells = image_cells([row.threshold.slice_counts() for row in first.series])
         rows.append((threshold_name(first.settings), OURS, *cells))
-    return Table(
-        name="per_image",
-        title="Bone IoU per image",
-        protocol=PAPER,
-        note="Each slice by itself. Images with bone neither in the reference nor in the prediction have no bone IoU: "
-        "they are left out and counted.",
-        columns=columns,
-        rows=tuple(rows),
-    )
-
-
-def _images(measurements: Sequence[Measurement], output: bool) -> list[Cell]:
-    tables = [found.output_counts() if output else found.slice_counts() for found in measurements]
-    values = counts.iou(np.concatenate(tables))[:, -1]
-    there = values[np.isfinite(values)]
-    return [*spread(there), there.size, values.size - there.size]
+    return image_table(_heads(), rows)
 
 
 def _networks(results: Results) -> Table:

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from boneseg.config import EvaluateSettings, ModelSettings, TrainSettings, stable_hash
+from boneseg.evaluate.files import Study, summarise_study
 from boneseg.evaluate.measure import Volume, measure
-from boneseg.evaluate.records import Measurement, SeriesResult
+from boneseg.evaluate.records import EvaluationResult, Measurement, SeriesResult, SplitSummary
 from boneseg.geometry import Geometry, axial
 from boneseg.inference import Labels
 from boneseg.models.card import EpochRecord, ModelCard
@@ -85,4 +86,23 @@ def series_result(
         patient=stable_hash([patient, "patient"]),
         network=measurement(reference, network, settings, output),
         threshold=measurement(reference, threshold, settings),
+    )
+
+
+def evaluation(series: Sequence[SeriesResult], settings: EvaluateSettings) -> EvaluationResult:
+    """Evaluate series that are given; where it was, and on which data, is made up."""
+    patients = len({row.patient for row in series})
+    images = sum(row.images for row in series)
+    return summarise_study(
+        Study(
+            evaluation_hash="e" * 16,
+            place="s3://bucket/evaluations/x",
+            card=model_card(),
+            test_hash="t" * 16,
+            dataset_hash="d" * 16,
+            settings=settings,
+            data=(SplitSummary(split="test", series=len(series), patients=patients, slices=images),),
+            series=tuple(series),
+            problems=(),
+        )
     )

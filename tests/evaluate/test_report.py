@@ -94,7 +94,7 @@ def test_the_report_shows_every_table_with_its_protocol_and_the_headline(report:
     for table in result.tables:
         assert table.title in html
         assert (folder / "tables" / f"{table.name}.csv").is_file()
-    assert html.count("paper protocol") == 4
+    assert html.count("paper protocol") == 3
     assert html.count("patient protocol") == 3
     assert f"{result.bone_dice * 100:.2f}" in html  # type: ignore[operator]
     assert result.test_hash in html

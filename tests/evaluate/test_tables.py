@@ -8,11 +8,10 @@ import pytest
 from sklearn import metrics as reference
 
 from boneseg.config import EvaluateSettings
-from boneseg.evaluate.files import Study, summarise_study
 from boneseg.evaluate.measure import ThresholdMethod, confusion_on_output
-from boneseg.evaluate.records import EvaluationResult, SeriesResult, SplitSummary, Table
+from boneseg.evaluate.records import EvaluationResult, SeriesResult, Table
 from boneseg.evaluate.tables import all_tables, class_wise, per_image, per_series, to_csv, to_markdown
-from tests.evaluate.given import model_card, series_result
+from tests.evaluate.given import evaluation, series_result
 
 SHAPE = (4, 20, 24)
 
@@ -130,19 +129,7 @@ def test_csv_holds_numbers_and_empty_cells_and_markdown_names_the_protocol(
 
 @pytest.fixture(scope="module")
 def result(series: list[SeriesResult], settings: EvaluateSettings) -> EvaluationResult:
-    return summarise_study(
-        Study(
-            evaluation_hash="e" * 16,
-            place="s3://bucket/evaluations/x",
-            card=model_card(),
-            test_hash="t" * 16,
-            dataset_hash="d" * 16,
-            settings=settings,
-            data=(SplitSummary(split="test", series=3, patients=2, slices=12),),
-            series=tuple(series),
-            problems=(),
-        )
-    )
+    return evaluation(series, settings)
 
 
 def test_a_result_survives_json_and_gives_a_comparison_all_it_needs(

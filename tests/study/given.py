@@ -3,11 +3,9 @@
 import numpy as np
 
 from boneseg.config import EvaluateSettings, RunSettings
-from boneseg.evaluate.files import Study, summarise_study
-from boneseg.evaluate.records import SplitSummary
 from boneseg.study.plan import Trial
 from boneseg.study.work import Finished
-from tests.evaluate.given import model_card, series_result
+from tests.evaluate.given import evaluation, model_card, series_result
 
 SHAPE = (4, 20, 24)
 
@@ -34,15 +32,4 @@ def finished(given: Trial, seed: int = 0, half: bool = False) -> Finished:
         truth, guess = masks(10 * seed + number)
         output = guess[:, ::2, ::2] if half else None
         series.append(series_result(f"s{number}", f"p{number}", truth, guess, truth, settings, output))
-    study = Study(
-        evaluation_hash="e" * 16,
-        place="s3://bucket/evaluations/x",
-        card=model_card(),
-        test_hash="t" * 16,
-        dataset_hash="d" * 16,
-        settings=settings,
-        data=(SplitSummary(split="test", series=2, patients=2, slices=8),),
-        series=tuple(series),
-        problems=(),
-    )
-    return Finished(given, model_card(), "s3://bucket/models/x/", summarise_study(study))
+    return Finished(given, model_card(), "s3://bucket/models/x/", evaluation(series, settings))

@@ -37,7 +37,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trials = [trial(name, title, (1, 3)) for name, title in printed.TITLES.items()]
     networks = [finished(given, number) for number, given in enumerate(trials)]
     failed = Failed(trial("unet/<odd>", "unet/<odd>"), "it <b>cannot</b> train")
-    results = Results((*networks, failed), {printed.UNET: OurCost(12.5, 10, 9)}, 64, "a machine")
+    results = Results((*networks, failed), {printed.UNET: OurCost(12.5, 10, 9)}, "a machine")
     dataset = Dataset(dataset_hash="d" * 16, test_hash="t" * 16, fingerprint="f", entries=(), problems=())
     shown = picture()
     panels = (Panel("CT", None, ""), *(Panel(given.title, shown.network, "bone IoU 50.0%") for given in trials))

@@ -22,7 +22,7 @@ BROKEN = trial("pspnet/resnet18", "pspnet/resnet18")
 def results() -> Results:
     networks = (finished(UNET, 1, half=True), finished(RESNET, 2), Failed(BROKEN, "it cannot train on single images"))
     costs = {printed.UNET: OurCost(12.5, 4_472_323, 4_468_995)}
-    return Results(networks, costs, 512, "a machine, fp32")
+    return Results(networks, costs, "a machine, fp32")
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,7 @@ def test_the_threshold_stands_beside_the_networks(tables: dict[str, Table]) -> N
 
 
 def test_costs_of_every_network_stand_beside_the_printed_ones(tables: dict[str, Table]) -> None:
+    assert "512x512" in tables["table2"].title
     (row,) = rows(tables["table2"], network="U-Net")
     assert (row["ms_ours"], row["ms_paper"]) == (12.5, 26.3)
     assert row["parameters_ours"] == row["parameters_paper"] == 4_472_323
@@ -126,7 +127,7 @@ def test_every_table_has_its_forms(tables: dict[str, Table]) -> None:
 
 
 def test_a_study_without_a_single_result_still_has_its_reasons() -> None:
-    results = Results((Failed(BROKEN, "it cannot train"),), {}, 512, "a machine")
+    results = Results((Failed(BROKEN, "it cannot train"),), {}, "a machine")
     names = {table.name for table in all_tables(results)}
     assert {"table1", "networks"} <= names
     assert "None of the 1 networks" in verdict(results)
