@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from boneseg.config import ModelSettings, PreprocessSettings, TrainSettings
 from boneseg.dataset import augment_ct, augment_paper
 from boneseg.dataset.augment import build_recipe
 from boneseg.dataset.augment_recipe import Recipe
@@ -31,6 +30,7 @@ from boneseg.dataset.slices import Batch, ahead, cut
 from boneseg.models.build import build_model
 from boneseg.models.precision import choose_precision
 from boneseg.phantom.series import make_phantom
+from boneseg.settings.schema import ModelSettings, PreprocessSettings, TrainSettings
 from boneseg.train.loop import training_step
 
 NAMES = ("basic", "ct", "paper")

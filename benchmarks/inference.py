@@ -16,12 +16,12 @@ import time
 import numpy as np
 import torch
 
-from boneseg.config import ModelSettings, PreprocessSettings
 from boneseg.dataset.preprocess import normalise
 from boneseg.geometry import axial
 from boneseg.inference import predict_volume
 from boneseg.models.build import build_model, count_parameters
 from boneseg.models.precision import choose_precision
+from boneseg.settings.schema import ModelSettings, PreprocessSettings
 from boneseg.study import printed
 
 NETWORKS = (

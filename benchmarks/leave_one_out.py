@@ -21,15 +21,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from boneseg.config import BONE, CLASSES, RunSettings, Split, StoreSettings, parse_settings, stable_hash
 from boneseg.dataset.manifest import Dataset, DatasetEntry, ShardRecord
 from boneseg.dataset.shards import load_dataset, open_shard
 from boneseg.evaluate.classical import threshold_segmentation
 from boneseg.geometry import Geometry, axial
+from boneseg.identity import stable_hash
 from boneseg.inference import predict_volume
 from boneseg.metrics import counts
 from boneseg.models.checkpoint import fetch_model, load_model
-from boneseg.recipes import merged
+from boneseg.scheme import BONE, CLASSES
+from boneseg.settings.loading import parse_settings
+from boneseg.settings.recipes import merged
+from boneseg.settings.schema import RunSettings, Split, StoreSettings
 from boneseg.stages import Stages
 from boneseg.storage import embedded
 from boneseg.storage.open import open_workspace

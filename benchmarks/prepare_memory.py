@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from boneseg.config import PrepareSettings, PullSettings, StoreSettings
 from boneseg.geometry import axial
 from boneseg.nifti import write_volume
+from boneseg.settings.schema import PrepareSettings, PullSettings, StoreSettings
 from boneseg.storage import embedded
 from boneseg.storage.client import ObjectStore
 from boneseg.storage.workspace import Workspace
@@ -46,7 +46,7 @@ def main() -> None:
 
 def peak(folder: Path, count: int) -> float:
     """Return the peak memory, in MiB, of preparing a bucket with ``count`` series."""
-    from boneseg.dataset.pull import pull
+    from boneseg.ingest.pull import pull
 
     workspace = open_workspace(folder, f"memory-{count}")
     workspace.store.ensure_bucket()

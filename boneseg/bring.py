@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boneseg.config import RunSettings, StoreSettings, stable_hash, work_folder
 from boneseg.errors import DataError
+from boneseg.identity import stable_hash
+from boneseg.settings.loading import work_folder
+from boneseg.settings.schema import RunSettings, StoreSettings
 from boneseg.stages import Stages
 from boneseg.storage import embedded, layout
 from boneseg.storage.client import ObjectStore

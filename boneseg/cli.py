@@ -17,7 +17,7 @@ from boneseg import __version__
 from boneseg.errors import BonesegError
 
 if TYPE_CHECKING:
-    from boneseg.config import RunSettings
+    from boneseg.settings.schema import RunSettings
     from boneseg.stages import Stages
     from boneseg.storage.catalogue import Problem
 
@@ -68,7 +68,8 @@ def store() -> None:
 @store.command("start", epilog="Example: boneseg store start")
 def store_start() -> None:
     """Start the embedded store; nothing happens if it runs already."""
-    from boneseg.config import StoreSettings, work_folder
+    from boneseg.settings.loading import work_folder
+    from boneseg.settings.schema import StoreSettings
     from boneseg.storage import embedded
 
     status = embedded.start(work_folder())
@@ -79,7 +80,7 @@ def store_start() -> None:
 @store.command("stop", epilog="Example: boneseg store stop")
 def store_stop() -> None:
     """Stop the embedded store; its data stays."""
-    from boneseg.config import work_folder
+    from boneseg.settings.loading import work_folder
     from boneseg.storage import embedded
 
     click.echo("store stopped" if embedded.stop(work_folder()) else "no store was running")
@@ -88,7 +89,7 @@ def store_stop() -> None:
 @store.command("status", epilog="Example: boneseg store status")
 def store_status() -> None:
     """Say whether the embedded store runs; exit code 1 if not."""
-    from boneseg.config import work_folder
+    from boneseg.settings.loading import work_folder
     from boneseg.storage import embedded
 
     status = embedded.status(work_folder())
@@ -326,7 +327,7 @@ def pipeline_run(config: Path | None, overrides: tuple[str, ...]) -> None:
 
 
 def _settings(config: Path | None, overrides: Sequence[str]) -> RunSettings:
-    from boneseg.config import load_settings
+    from boneseg.settings.loading import load_settings
 
     return load_settings(config, tuple(overrides))
 

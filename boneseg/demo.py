@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from boneseg.bring import bucket_of, make_dataset, store_here, upload
-from boneseg.config import RunSettings, StoreSettings, load_settings, work_folder
 from boneseg.progress import track
-from boneseg.recipes import merged
+from boneseg.settings.loading import load_settings, work_folder
+from boneseg.settings.recipes import merged
+from boneseg.settings.schema import RunSettings, StoreSettings
 from boneseg.stages import Stages
 from boneseg.storage.workspace import Workspace
 

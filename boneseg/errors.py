@@ -30,3 +30,7 @@ class DataError(BonesegError):
 
 class ModelError(BonesegError):
     """A network cannot be built or a checkpoint cannot be loaded."""
+
+
+class RecordError(BonesegError):
+    """A record that an earlier step wrote is cut short, was changed by hand, or comes from a later version."""

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from boneseg.config import PreprocessSettings
 from boneseg.dataset.preprocess import from_network, images_of
 from boneseg.geometry import Geometry
 from boneseg.models.build import AnySize
 from boneseg.models.precision import Precision, choose_precision
+from boneseg.settings.schema import PreprocessSettings
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,16 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boneseg.config import RunSettings
-from boneseg.errors import DataError
-from boneseg.storage.catalogue import Record
+from boneseg.errors import DataError, RecordError
+from boneseg.settings.schema import RunSettings
+from boneseg.storage.records import Record
 from boneseg.storage.whole import write_whole
 from boneseg.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from boneseg.dataset.prepare import PrepareResult
-    from boneseg.dataset.pull import PullResult
     from boneseg.evaluate.records import EvaluationResult
+    from boneseg.ingest.pull import PullResult
     from boneseg.registry.publish import PublishResult
     from boneseg.train.runs import TrainResult
     from boneseg.tune.tune import TuneResult
@@ -56,7 +56,11 @@ class Stages:
         """Return what the stages made last."""
         if not self._memory.is_file():
             return Latest()
-        return Latest.model_validate_json(self._memory.read_bytes())
+        try:
+            return Latest.read(self._memory.read_bytes(), str(self._memory), "what the stages made last is forgotten")
+        except RecordError as error:
+            log.warning("%s", error)
+            return Latest()
 
     def _remember(self, **made: str | None) -> None:
         self._memory.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +68,7 @@ class Stages:
 
     def pull(self) -> PullResult:
         """Find out what the bucket holds."""
-        from boneseg.dataset.pull import pull
+        from boneseg.ingest.pull import pull
 
         result = pull(self.workspace, self.settings.store, self.settings.pull)
         self._remember(catalogue_uri=result.catalogue_uri)

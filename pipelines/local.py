@@ -16,8 +16,9 @@ from typing import Any, TextIO
 from kfp import compiler
 from kfp import local as kfp_local
 
-from boneseg.config import RunSettings, work_folder
 from boneseg.errors import BonesegError, SettingsError
+from boneseg.settings.loading import work_folder
+from boneseg.settings.schema import RunSettings
 from pipelines.retraining import retraining
 from pipelines.training import training
 

@@ -34,7 +34,7 @@ def store_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def workspace(store_folder: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Workspace:
     """Return a workspace on a fresh, empty bucket of the embedded store."""
-    from boneseg.config import stable_hash
+    from boneseg.identity import stable_hash
     from boneseg.storage import embedded
     from boneseg.storage.client import ObjectStore
 

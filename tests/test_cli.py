@@ -88,7 +88,7 @@ def test_faults_outside_our_own_are_one_sentence(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("boneseg.config.load_settings", fail)
+    monkeypatch.setattr("boneseg.settings.loading.load_settings", fail)
     with pytest.raises(SystemExit) as stop:
         main(["pull"])
     assert stop.value.code == 1

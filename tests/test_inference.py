@@ -5,10 +5,10 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from boneseg.config import ModelSettings, PreprocessSettings
 from boneseg.geometry import axial
 from boneseg.inference import predict_both, predict_volume
 from boneseg.models.build import AnySize, build_model
+from boneseg.settings.schema import ModelSettings, PreprocessSettings
 
 
 class Threshold(nn.Module):

@@ -3,9 +3,9 @@ import sys
 
 import pytest
 
-from boneseg.config import parse_settings
 from boneseg.errors import SettingsError
 from boneseg.pairs import ARCHITECTURES, refusal
+from boneseg.settings.loading import parse_settings
 
 
 @pytest.mark.parametrize(
@@ -60,5 +60,6 @@ def test_what_a_refusal_offers_is_not_refused_itself() -> None:
 
 
 def test_settings_are_made_without_a_heavy_library() -> None:
-    code = "import sys, boneseg.config; assert not {'torch', 'timm', 'segmentation_models_pytorch'} & set(sys.modules)"
+    heavy = "{'torch', 'timm', 'segmentation_models_pytorch'}"
+    code = f"import sys, boneseg.settings.schema; assert not {heavy} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -14,11 +14,11 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or importing it asks t
 import albumentations as alb
 import cv2
 
-from boneseg.config import PreprocessSettings
 from boneseg.dataset.augment_ct import CtRecipe
 from boneseg.dataset.augment_paper import PaperAugmentation
 from boneseg.dataset.augment_recipe import Image, Label, Recipe
 from boneseg.dataset.preprocess import normalise
+from boneseg.settings.schema import PreprocessSettings
 
 SCALE = (0.7, 1.4)
 """Zoom; pixels of CT series lie between 0.5 and 1.5 mm, and a network should not care."""

@@ -12,9 +12,10 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from boneseg.config import BACKGROUND, BONE, OUTLINE, PreprocessSettings
 from boneseg.dataset.augment_recipe import Image, Label, Recipe
 from boneseg.dataset.preprocess import normalise
+from boneseg.scheme import BACKGROUND, BONE, OUTLINE
+from boneseg.settings.schema import PreprocessSettings
 
 AIR_HU = -1024.0
 MAX_HU = 3071.0

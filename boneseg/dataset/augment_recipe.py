@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
-from boneseg.config import PreprocessSettings
+from boneseg.settings.schema import PreprocessSettings
 
 Image = NDArray[np.float32]
 Label = NDArray[np.uint8]

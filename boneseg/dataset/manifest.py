@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from boneseg.config import CLASSES, Split
-from boneseg.storage.catalogue import GeometryRecord, ObjectRef, Problem, Record
+from boneseg.scheme import CLASSES
+from boneseg.settings.schema import Split
+from boneseg.storage.catalogue import GeometryRecord, ObjectRef, Problem
+from boneseg.storage.records import Record
 
 
 class ShardRecord(Record):

@@ -20,9 +20,7 @@ from pathlib import PurePosixPath
 
 import cv2
 
-from boneseg.config import CLASSES, PrepareSettings, Split, stable_hash
 from boneseg.dataset.manifest import Dataset, DatasetEntry, ShardRecord
-from boneseg.dataset.read import read_labelled
 from boneseg.dataset.shards import find_shard, save_shard
 from boneseg.dataset.splits import (
     Override,
@@ -35,11 +33,16 @@ from boneseg.dataset.splits import (
     traits,
 )
 from boneseg.errors import DataError, LabelError, SeriesError
+from boneseg.ingest.read import read_labelled
 from boneseg.progress import track
+from boneseg.scheme import CLASSES
+from boneseg.settings import identities
+from boneseg.settings.schema import PrepareSettings, Split
 from boneseg.storage import layout
 from boneseg.storage.cache import Cache
-from boneseg.storage.catalogue import Catalogue, Problem, Record, SeriesRow
+from boneseg.storage.catalogue import Catalogue, Problem, SeriesRow
 from boneseg.storage.hashing import combine
+from boneseg.storage.records import Record
 from boneseg.storage.workspace import Workspace
 
 PREPARE_VERSION = "1"
@@ -123,8 +126,8 @@ def shard_name(row: SeriesRow, settings: PrepareSettings) -> str:
     """Return the name of a series' shard: it tells, without reading the series, whether the shard is there already."""
     assert row.label is not None
     label = (row.label.kind.value, row.label.object.sha256)
-    how = settings.model_dump(mode="json", include={"label_map", "max_gap", "max_tilt_degrees"})
-    return combine([row.series, *label, stable_hash(how), PREPARE_VERSION])
+    how = identities.PREPARE.hash(settings.model_dump(mode="json"))
+    return combine([row.series, *label, how, PREPARE_VERSION])
 
 
 def prepare_series(workspace: Workspace, settings: PrepareSettings, row: SeriesRow) -> Prepared:
@@ -157,7 +160,7 @@ def _load_catalogue(workspace: Workspace, uri: str) -> Catalogue:
     text = workspace.store.read_if_there(workspace.store.key(uri))
     if text is None:
         raise DataError(f"{uri} is not there; make the catalogue with 'boneseg pull'")
-    return Catalogue.model_validate_json(text)
+    return Catalogue.read(text, uri, "make it again with 'boneseg pull'")
 
 
 def _find_shards(

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from boneseg.config import PreprocessSettings
+from boneseg.settings.schema import PreprocessSettings
 
 # Batches are made by threads of ours, series by processes of ours; OpenCV's own threads would only fight with them.
 cv2.setNumThreads(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,15 +11,17 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from boneseg.config import CLASSES
 from boneseg.dataset.manifest import Dataset, ShardRecord
-from boneseg.errors import DataError, StoreError
+from boneseg.errors import DataError, RecordError, StoreError
 from boneseg.geometry import Geometry
+from boneseg.scheme import CLASSES
 from boneseg.storage import layout
 from boneseg.storage.cache import Cache
 from boneseg.storage.catalogue import GeometryRecord, SeriesRow
 from boneseg.storage.hashing import sha256_array
 from boneseg.storage.workspace import Workspace
+
+log = logging.getLogger(__name__)
 
 IMAGE_FILE, LABEL_FILE, RECORD_FILE = "image.npy", "label.npy", "shard.json"
 
@@ -81,7 +84,13 @@ def save_shard(
 def find_shard(workspace: Workspace, shard: str) -> ShardRecord | None:
     """Return the record of a shard that is whole in the bucket, else none."""
     text = workspace.store.read_if_there(layout.shard(shard, RECORD_FILE))
-    return None if text is None else ShardRecord.model_validate_json(text)
+    if text is None:
+        return None
+    try:
+        return ShardRecord.read(text, workspace.store.uri(layout.shard(shard, RECORD_FILE)), "the shard is made anew")
+    except RecordError as error:
+        log.warning("%s", error)
+        return None
 
 
 def open_shard(workspace: Workspace, record: ShardRecord) -> Shard:
@@ -107,7 +116,7 @@ def load_dataset(workspace: Workspace, dataset_uri: str) -> Dataset:
     text = workspace.store.read_if_there(workspace.store.key(dataset_uri))
     if text is None:
         raise DataError(f"{dataset_uri} is not there; make the dataset with 'boneseg prepare'")
-    return Dataset.model_validate_json(text)
+    return Dataset.read(text, dataset_uri, "make the dataset again with 'boneseg prepare'")
 
 
 def count_classes(label: NDArray[np.uint8]) -> tuple[tuple[int, int, int], ...]:

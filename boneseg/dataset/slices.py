@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset as TorchDataset
 
-from boneseg.config import BONE, PreprocessSettings, TrainSettings
 from boneseg.dataset.augment import build_recipe
 from boneseg.dataset.augment_recipe import Recipe
 from boneseg.dataset.manifest import ShardRecord
@@ -26,6 +25,8 @@ from boneseg.dataset.preprocess import context, labels_to_network, normalise, re
 from boneseg.dataset.shards import Shard, open_shard
 from boneseg.errors import DataError
 from boneseg.geometry import Scalar
+from boneseg.scheme import BONE
+from boneseg.settings.schema import PreprocessSettings, TrainSettings
 from boneseg.storage.workspace import Workspace
 
 OPEN_SHARDS = 128

@@ -15,14 +15,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from boneseg.config import Split, SplitSettings
 from boneseg.dataset.manifest import ShardRecord
 from boneseg.errors import DataError
+from boneseg.settings.schema import Split, SplitSettings
 from boneseg.storage import layout
-from boneseg.storage.catalogue import Record
 from boneseg.storage.hashing import combine, pseudonym
+from boneseg.storage.records import Record
 from boneseg.storage.workspace import Workspace
 
 COLUMNS = {"series", "patient", "split"}
@@ -88,16 +86,13 @@ def load_state(workspace: Workspace) -> SplitState:
     """Read the splits decided so far.
 
     Raises:
-        DataError: the state in the bucket is damaged; guessing would move patients.
+        RecordError: the state in the bucket is damaged; guessing would move patients.
     """
     text = workspace.store.read_if_there(layout.SPLITS_STATE)
     if text is None:
         return SplitState(known={})
-    try:
-        return SplitState.model_validate_json(text)
-    except ValidationError as error:
-        uri = workspace.store.uri(layout.SPLITS_STATE)
-        raise DataError(f"{uri} is damaged; restore it, or delete it and accept a new test set") from error
+    uri = workspace.store.uri(layout.SPLITS_STATE)
+    return SplitState.read(text, uri, "restore it, or delete it and accept a new test set")
 
 
 def assign(

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from boneseg.config import BONE, OUTLINE
-from boneseg.dataset.outline import patient_outline
 from boneseg.geometry import Geometry
+from boneseg.ingest.outline import patient_outline
+from boneseg.scheme import BONE, OUTLINE
 
 CLASSICAL_VERSION = 1
 """Raise it with every change of the mask."""

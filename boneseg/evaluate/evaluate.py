@@ -9,12 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from boneseg.config import CLASSES, EvaluateSettings, PrepareSettings, Split, stable_hash
-from boneseg.dataset.local import local_series
 from boneseg.dataset.manifest import Dataset, ShardRecord
-from boneseg.dataset.read import read_labelled
 from boneseg.dataset.shards import load_dataset, open_shard
-from boneseg.errors import DataError, LabelError, SeriesError
+from boneseg.errors import DataError, LabelError, RecordError, SeriesError
 from boneseg.evaluate.files import Study, write_files
 from boneseg.evaluate.measure import (
     EVALUATE_VERSION,
@@ -28,8 +25,14 @@ from boneseg.evaluate.measure import (
 )
 from boneseg.evaluate.records import Cell, EvaluationResult, Measurement, SeriesResult, SplitSummary
 from boneseg.evaluate.tables import CLASS_KEYS, to_markdown
+from boneseg.identity import stable_hash
+from boneseg.ingest.local import local_series
+from boneseg.ingest.read import read_labelled
 from boneseg.models.checkpoint import fetch_model, load_model
 from boneseg.progress import track
+from boneseg.scheme import CLASSES
+from boneseg.settings import identities
+from boneseg.settings.schema import EvaluateSettings, PrepareSettings, Split
 from boneseg.storage import layout
 from boneseg.storage.catalogue import Problem, SeriesRow
 from boneseg.storage.hashing import combine
@@ -70,7 +73,11 @@ def evaluate(workspace: Workspace, model_uri: str, dataset_uri: str, settings: E
     identity = _identity(model_hash, dataset.test_hash, settings)
     kept = store.read_if_there(layout.evaluation(identity, RESULT_FILE))
     if kept is not None:
-        return EvaluationResult.model_validate_json(kept).model_copy(update={"reused": True})
+        try:
+            place = store.uri(layout.evaluation(identity, RESULT_FILE))
+            return EvaluationResult.read(kept, place, "it is made anew").model_copy(update={"reused": True})
+        except RecordError as error:
+            log.warning("%s", error)
     network, card = load_model(fetch_model(workspace, model_uri))
     methods = _Methods(NetworkMethod(network, card, settings.batch_size), ThresholdMethod(settings.threshold_hu))
     subjects = [shard_subject(workspace, shard) for shard in shards]
@@ -147,15 +154,6 @@ def evaluate_folder(
     return result
 
 
-def load_evaluation(workspace: Workspace, uri: str) -> EvaluationResult:
-    """Read an evaluation back.
-
-    Raises:
-        StoreError: it is not in the bucket.
-    """
-    return EvaluationResult.model_validate_json(workspace.store.read(workspace.store.key(uri)))
-
-
 def markdown_tables(result: EvaluationResult) -> str:
     """Return every table as Markdown."""
     return "\n".join(to_markdown(table) for table in result.tables)
@@ -218,7 +216,7 @@ def _writable(folder: Path, fix: str) -> Iterator[None]:
 
 
 def _identity(model_hash: str, test_hash: str, settings: EvaluateSettings) -> str:
-    decisive = settings.model_dump(mode="json", exclude={"batch_size"})
+    decisive = identities.EVALUATE.select(settings.model_dump(mode="json"))
     return stable_hash([model_hash, test_hash, decisive, EVALUATE_VERSION])
 
 
@@ -278,8 +276,11 @@ def _measurement(
     """Return the measurement kept in the bucket, or make and keep it. ``loaded`` shares the volume of both methods."""
     key = measurement_key(method, subject.content, settings)
     kept = workspace.store.read_if_there(key) if workspace is not None else None
-    if kept is not None:
-        return Measurement.model_validate_json(kept)
+    if workspace is not None and kept is not None:
+        try:
+            return Measurement.read(kept, workspace.store.uri(key), "it is measured again")
+        except RecordError as error:
+            log.warning("%s", error)
     if not loaded:
         loaded.append(subject.load())
     made = measure(method, subject.content, loaded[0], settings)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from boneseg.config import BONE, EvaluateSettings
 from boneseg.evaluate import plots
 from boneseg.evaluate.measure import Method, Subject
 from boneseg.evaluate.pictures import choose, draw
@@ -27,6 +26,8 @@ from boneseg.evaluate.tables import (
 )
 from boneseg.metrics import counts
 from boneseg.models.card import EpochRecord, ModelCard
+from boneseg.scheme import BONE
+from boneseg.settings.schema import EvaluateSettings
 from boneseg.storage.catalogue import Problem
 
 REPORT_FILE, SLICES_FILE, SUMMARY_FILE = "report.html", "tables/slices.csv", "tables/class_wise.md"

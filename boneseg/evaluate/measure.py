@@ -11,14 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from boneseg.config import BONE, EvaluateSettings, stable_hash
 from boneseg.evaluate.classical import CLASSICAL_VERSION, threshold_segmentation
 from boneseg.evaluate.records import CountRow, Measurement, known
 from boneseg.geometry import Geometry
+from boneseg.identity import stable_hash
 from boneseg.inference import Labels, predict_both
 from boneseg.metrics.counts import Counts, confusion, confusion_per_slice
 from boneseg.metrics.surface import surface_metrics
 from boneseg.models.card import ModelCard
+from boneseg.scheme import BONE
+from boneseg.settings.schema import EvaluateSettings
 from boneseg.storage import layout
 
 EVALUATE_VERSION = 3

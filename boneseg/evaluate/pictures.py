@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from boneseg.config import BONE
 from boneseg.evaluate.measure import Method, Subject, Volume
 from boneseg.evaluate.plots import SlicePicture
 from boneseg.evaluate.records import SeriesResult
 from boneseg.evaluate.tables import image_bone_iou
+from boneseg.scheme import BONE
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from boneseg.config import BONE, CLASSES, OUTLINE
 from boneseg.models.card import EpochRecord
+from boneseg.scheme import BONE, CLASSES, OUTLINE
 
 # Okabe and Ito's palette: told apart with every kind of colour vision, and in print.
 BLUE, VERMILION, GREEN, GREY, ORANGE = "#0072B2", "#D55E00", "#009E73", "#6E6E6E", "#E69F00"

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from boneseg.config import CLASSES
 from boneseg.evaluate.plots import (
     BLUE,
     CLASS_COLOURS,
@@ -27,6 +26,7 @@ from boneseg.evaluate.plots import (
     show,
 )
 from boneseg.models.card import EpochRecord
+from boneseg.scheme import CLASSES
 
 CURVES_A_ROW, SLICES_A_ROW = 4, 5
 

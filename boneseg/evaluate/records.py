@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from boneseg.config import BONE, EvaluateSettings
 from boneseg.metrics import counts
-from boneseg.storage.catalogue import Problem, Record
+from boneseg.scheme import BONE
+from boneseg.settings.schema import EvaluateSettings
+from boneseg.storage.catalogue import Problem
+from boneseg.storage.records import Record
+from boneseg.storage.workspace import Workspace
 
 Cell = str | int | float | None
 """Content of a table; none = not defined, shown as a dash."""
@@ -180,6 +183,17 @@ class EvaluationResult(Record):
             **{key: value for key, value in network.items() if key.endswith("_percent")},
         }
         return {key: float(value) for key, value in values.items() if isinstance(value, float)}
+
+
+def load_evaluation(workspace: Workspace, uri: str) -> EvaluationResult:
+    """Read an evaluation back.
+
+    Raises:
+        StoreError: it is not in the bucket.
+        RecordError: it is damaged, or was changed after it was written.
+    """
+    data = workspace.store.read(workspace.store.key(uri))
+    return EvaluationResult.read(data, uri, "delete it and evaluate again with 'boneseg evaluate'")
 
 
 def known(value: float) -> float | None:

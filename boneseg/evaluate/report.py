@@ -11,10 +11,10 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from boneseg.config import CLASSES
 from boneseg.evaluate.records import Cell, EvaluationResult, Table
 from boneseg.evaluate.tables import NETWORK, THRESHOLD, to_text
 from boneseg.models.card import ModelCard
+from boneseg.scheme import CLASSES
 
 TEXT_KEYS = {"method", "series", "patient", "measure", "network", "source", "reason"}
 WRAPPED_KEYS = {"reason"}

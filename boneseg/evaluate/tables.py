@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from boneseg.config import BONE, OUTLINE, EvaluateSettings
 from boneseg.evaluate.records import PAPER, PATIENT, Cell, Column, Measurement, SeriesResult, Table, known
 from boneseg.metrics import counts
 from boneseg.metrics.statistics import Summary, paired_difference, summarise
+from boneseg.scheme import BONE, OUTLINE
+from boneseg.settings.schema import EvaluateSettings
 
 CLASS_KEYS = ("background", "outline", "bone")
 NETWORK, THRESHOLD = "network", "threshold"

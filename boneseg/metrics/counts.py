@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from boneseg.config import CLASSES
+from boneseg.scheme import CLASSES
 
 Counts = NDArray[np.int64]
 Values = NDArray[np.float64]

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from boneseg.config import CLASSES, ModelSettings
 from boneseg.errors import SettingsError
 from boneseg.models import paper, smp
+from boneseg.scheme import CLASSES
+from boneseg.settings.schema import ModelSettings
 
 Builder = Callable[[str, int], nn.Module]
 

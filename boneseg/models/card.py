@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from boneseg.config import CLASSES, ModelSettings, TrainSettings
-from boneseg.storage.catalogue import Record
+from boneseg.scheme import CLASSES
+from boneseg.settings.schema import ModelSettings, TrainSettings
+from boneseg.storage.records import Record
 
 WEIGHTS_FILE, CARD_FILE = "model.safetensors", "card.json"
 

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import nn
 
-from boneseg.config import CLASSES, ModelSettings, TrainSettings
-from boneseg.errors import ModelError
+from boneseg.errors import ModelError, RecordError
 from boneseg.models.build import AnySize, build_model, count_parameters
 from boneseg.models.card import CARD_FILE, WEIGHTS_FILE, EpochRecord, ModelCard
+from boneseg.scheme import CLASSES
+from boneseg.settings import identities
+from boneseg.settings.schema import ModelSettings, TrainSettings
 from boneseg.storage import layout
 from boneseg.storage.hashing import combine, sha256_file
 from boneseg.storage.whole import write_whole
@@ -106,15 +107,17 @@ def read_card(folder: Path) -> ModelCard:
         ModelError: the folder is not a model, or its files are not the ones that were saved.
     """
     try:
-        card = ModelCard.model_validate_json((folder / CARD_FILE).read_bytes())
+        card = ModelCard.read(
+            (folder / CARD_FILE).read_bytes(), str(folder / CARD_FILE), "fetch the model again or train it anew"
+        )
         found = _model_hash(folder, card.model, card.classes)
     except FileNotFoundError as error:
         missing = Path(str(error.filename)).name
         raise ModelError(f"{folder} is not a model: {missing} is missing; give a folder that train wrote") from error
     except OSError as error:
         raise ModelError(f"{folder}: cannot read the model ({error.strerror})") from error
-    except ValidationError as error:
-        raise ModelError(f"{folder / CARD_FILE}: not a card that this version reads; train the model again") from error
+    except RecordError as error:
+        raise ModelError(str(error)) from error
     if found != card.model_hash:
         raise ModelError(
             f"{folder}: weights and card do not match (cut short or changed after saving); fetch the model again"
@@ -158,7 +161,7 @@ def fetch_model(workspace: Workspace, uri: str) -> Path:
 
 
 def _model_hash(folder: Path, model: ModelSettings, classes: tuple[str, ...]) -> str:
-    return combine([sha256_file(folder / WEIGHTS_FILE), model.stable_hash(), *classes])
+    return combine([sha256_file(folder / WEIGHTS_FILE), identities.MODEL.hash(model.model_dump(mode="json")), *classes])
 
 
 def _versions() -> dict[str, str]:

@@ -11,7 +11,7 @@ from segmentation_models_pytorch.encoders import get_encoder
 from torch import Tensor, nn
 from torch.nn import functional
 
-from boneseg.config import CLASSES
+from boneseg.scheme import CLASSES
 
 STAGES = 5
 """Features that a decoder is given besides the image: at strides 2, 4, 8, 16 and 32."""

@@ -11,11 +11,11 @@ import torch
 from segmentation_models_pytorch.encoders import get_encoder_names
 from torch.utils.flop_counter import FlopCounterMode
 
-from boneseg.config import ModelSettings, PreprocessSettings
 from boneseg.errors import SettingsError
 from boneseg.models import smp
 from boneseg.models.build import BUILDERS, build_model, count_parameters
 from boneseg.pairs import PAPER_ENCODERS, refusal
+from boneseg.settings.schema import ModelSettings, PreprocessSettings
 
 VIT = "tu-vit_tiny_patch16_224"
 """Encoder of architectures that want a vision transformer, where the user names none."""

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from boneseg.config import CLASSES
 from boneseg.errors import SettingsError
 from boneseg.pairs import refusal
+from boneseg.scheme import CLASSES
 
 PAPER_CHANNELS = 3
 """The paper feeds grey slices as three equal channels."""

@@ -14,9 +14,9 @@ from segmentation_models_pytorch.encoders import get_encoder_names
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from boneseg.config import CLASSES
 from boneseg.errors import SettingsError
 from boneseg.models.decoders import DECODERS, OnEncoder
+from boneseg.scheme import CLASSES
 
 Network = TypeVar("Network", bound=nn.Module)
 

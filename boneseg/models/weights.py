@@ -10,17 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from boneseg.config import ModelSettings
-from boneseg.errors import ModelError, StoreError
+from boneseg.errors import ModelError, RecordError, StoreError
 from boneseg.models import first_layer, paper, published
 from boneseg.models.build import AnySize
+from boneseg.settings.schema import ModelSettings
 from boneseg.storage import layout
-from boneseg.storage.catalogue import Record
 from boneseg.storage.hashing import sha256_file
+from boneseg.storage.records import Record
 from boneseg.storage.whole import write_whole
 from boneseg.storage.workspace import Workspace
 
@@ -198,8 +197,11 @@ def _local(workspace: Workspace, encoder: str) -> Path:
 
 def _read_note(folder: Path) -> WeightsNote:
     try:
-        return WeightsNote.model_validate_json((folder / NOTE_FILE).read_bytes())
-    except (OSError, ValidationError) as error:
+        remedy = f"delete the folder and make it again with {_MIRROR}"
+        return WeightsNote.read((folder / NOTE_FILE).read_bytes(), str(folder / NOTE_FILE), remedy)
+    except RecordError as error:
+        raise ModelError(str(error)) from error
+    except OSError as error:
         raise ModelError(
             f"{folder / NOTE_FILE}, which holds the hash of the weights beside it, is missing or not readable; "
             f"delete the folder and make it again with {_MIRROR}"

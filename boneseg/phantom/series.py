@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from boneseg.config import BACKGROUND, BONE, OUTLINE
 from boneseg.dicom.ct import write_ct_series
 from boneseg.dicom.segmentation import write_segmentation
 from boneseg.geometry import Geometry, axial
@@ -18,6 +17,7 @@ from boneseg.phantom.shapes import Field, Plane
 from boneseg.phantom.skeleton import Bone, skeleton
 from boneseg.phantom.texture import SmoothField
 from boneseg.phantom.tissue import AIR, Body, Organ, Outside, organs, surroundings
+from boneseg.scheme import BACKGROUND, BONE, OUTLINE
 
 FIELD_OF_VIEW_MM = 460.0
 _BOTTOM_MM, _TOP_MM = -150.0, 200.0

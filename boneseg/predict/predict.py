@@ -10,18 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from boneseg.config import PrepareSettings
-from boneseg.dataset.facts import Kind, inspect
-from boneseg.dataset.local import local_series
-from boneseg.dataset.read import read_image
 from boneseg.dicom.segmentation import write_segmentation
 from boneseg.errors import SeriesError
 from boneseg.geometry import Geometry, to_axial
 from boneseg.inference import predict_volume
+from boneseg.ingest.facts import Kind, inspect
+from boneseg.ingest.local import local_series
+from boneseg.ingest.read import read_image
 from boneseg.models.card import ModelCard
 from boneseg.models.checkpoint import load_model
 from boneseg.nifti import write_volume
 from boneseg.progress import track
+from boneseg.settings.schema import PrepareSettings
 from boneseg.storage.catalogue import FileKind, ObjectRef, Problem, SeriesRow
 
 log = logging.getLogger(__name__)

@@ -28,7 +28,7 @@ from mlflow.protos.databricks_pb2 import (
 )
 
 from boneseg.errors import ModelError
-from boneseg.storage.catalogue import Record
+from boneseg.storage.records import Record
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 EXPERIMENT = "boneseg"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from boneseg.metrics.statistics import paired_difference, summarise
-from boneseg.storage.catalogue import Record
+from boneseg.storage.records import Record
 
 
 class Score(Record):

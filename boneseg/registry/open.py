@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from boneseg.config import PublishSettings
 from boneseg.errors import ModelError
 from boneseg.registry.client import Registry
+from boneseg.settings.schema import PublishSettings
 from boneseg.storage import layout
 from boneseg.storage.hashing import sha256_file
 from boneseg.storage.workspace import Workspace

@@ -8,17 +8,18 @@ import os
 from pathlib import Path
 from typing import Any
 
-from boneseg.config import RunSettings
 from boneseg.dataset.manifest import Dataset
+from boneseg.dataset.shards import load_dataset
 from boneseg.errors import ModelError
-from boneseg.evaluate.records import EvaluationResult
+from boneseg.evaluate.records import EvaluationResult, load_evaluation
 from boneseg.models.card import CARD_FILE, ModelCard
 from boneseg.registry.card import CARD_README, model_card
 from boneseg.registry.client import CHALLENGER, CHAMPION, MetricPoint, Registry, Version
 from boneseg.registry.gate import Decision, Score, decide
 from boneseg.registry.open import open_registry
+from boneseg.settings.schema import RunSettings
 from boneseg.storage import layout
-from boneseg.storage.catalogue import Record
+from boneseg.storage.records import Record
 from boneseg.storage.workspace import Workspace
 from boneseg.version import code_version
 
@@ -56,9 +57,10 @@ def publish(
         ModelError: the evaluation is of another model, or the registry refuses.
     """
     store, name = workspace.store, settings.publish.model_name
-    card = ModelCard.model_validate_json(store.read(store.key(model_uri).rstrip("/") + f"/{CARD_FILE}"))
-    evaluation = _load_evaluation(workspace, evaluation_uri)
-    dataset = Dataset.model_validate_json(store.read(store.key(dataset_uri)))
+    card_key = store.key(model_uri).rstrip("/") + f"/{CARD_FILE}"
+    card = ModelCard.read(store.read(card_key), store.uri(card_key), "train the model again")
+    evaluation = load_evaluation(workspace, evaluation_uri)
+    dataset = load_dataset(workspace, dataset_uri)
     if evaluation.model_hash != card.model_hash:
         raise ModelError(
             f"{evaluation_uri} measures model {evaluation.model_hash}, not {card.model_hash}; "
@@ -193,7 +195,7 @@ def _decision(
     if not workspace.store.exists(workspace.store.key(champion.source).rstrip("/") + f"/{CARD_FILE}"):
         return decide(candidate, None, gain, lost=champion.reference)
     if champion.tags.get("test_hash") == evaluation.test_hash:
-        measured = _load_evaluation(workspace, champion.tags[EVALUATION_URI])
+        measured = load_evaluation(workspace, champion.tags[EVALUATION_URI])
     else:
         from boneseg.evaluate.evaluate import evaluate  # loads torch: seconds that most calls need not wait
 
@@ -209,10 +211,6 @@ def _conclude(registry: Registry, version: Version, decision: Decision, readme: 
     if decision.promoted:
         registry.set_alias(version, CHAMPION)
     registry.tag(version, DECIDED, PROMOTED if decision.promoted else "not promoted")
-
-
-def _load_evaluation(workspace: Workspace, uri: str) -> EvaluationResult:
-    return EvaluationResult.model_validate_json(workspace.store.read(workspace.store.key(uri)))
 
 
 def _score(reference: str, evaluation: EvaluationResult) -> Score:

@@ -5,19 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from boneseg.geometry import Geometry
-
-
-class Record(BaseModel):
-    """Base of what is written to the bucket as JSON."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def to_json(self) -> bytes:
-        """Return the JSON that ``model_validate_json`` reads back."""
-        return self.model_dump_json(indent=1).encode()
+from boneseg.storage.records import Record
 
 
 class GeometryRecord(Record):

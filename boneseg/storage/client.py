@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+import random
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,6 +24,9 @@ from boneseg.errors import StoreError
 CONNECT_SECONDS, READ_SECONDS, RETRIES = 5.0, 60.0, 3
 PART_BYTES = 16 * 2**20
 """Files above this size are sent in parts of it."""
+UPDATE_ATTEMPTS = 30
+_ABSENT = ("NoSuchKey", "NoSuchObject")
+_LOST_RACE = (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.CONFLICT)
 
 
 @dataclass(frozen=True)
@@ -70,23 +76,26 @@ class ObjectStore:
         self.bucket = bucket
         self._region = region
         self._credentials = credentials
+        self._pool = self._connections()
         self._client = self._connect()
 
-    def _connect(self) -> Minio:
-        parts = urlsplit(self.endpoint)
-        pool = urllib3.PoolManager(
+    def _connections(self) -> urllib3.PoolManager:
+        return urllib3.PoolManager(
             timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
             maxsize=64,
             # One try more to connect, so that a wrong endpoint is told in seconds.
             retries=urllib3.Retry(total=RETRIES, connect=1, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
         )
+
+    def _connect(self) -> Minio:
+        parts = urlsplit(self.endpoint)
         return Minio(
             parts.netloc,
             access_key=self._credentials.access_key,
             secret_key=self._credentials.secret_key,
             secure=parts.scheme == "https",
             region=self._region,
-            http_client=pool,
+            http_client=self._pool,
         )
 
     def __reduce__(self) -> tuple[type[ObjectStore], tuple[str, str, Credentials, str]]:
@@ -135,7 +144,7 @@ class ObjectStore:
             with self._translated(key):
                 item = self._client.stat_object(self.bucket, key)
         except StoreError as error:
-            if _code(error.__cause__) in ("NoSuchKey", "NoSuchObject"):
+            if _code(error.__cause__) in _ABSENT:
                 return None
             raise
         return ObjectInfo(key, item.size or 0, (item.etag or "").strip('"'))
@@ -159,7 +168,7 @@ class ObjectStore:
         try:
             return self.read(key)
         except StoreError as error:
-            if _code(error.__cause__) in ("NoSuchKey", "NoSuchObject"):
+            if _code(error.__cause__) in _ABSENT:
                 return None
             raise
 
@@ -168,6 +177,68 @@ class ObjectStore:
         with self._translated(key):
             self._client.put_object(self.bucket, key, io.BytesIO(data), len(data), content_type=content_type)
         return self.uri(key)
+
+    def read_versioned(self, key: str) -> tuple[bytes | None, str | None]:
+        """Return a small object and the ETag that ``write_if`` wants; none and none where it does not exist."""
+        try:
+            with self._translated(key):
+                response = self._client.get_object(self.bucket, key)
+                try:
+                    return response.read(), str(response.headers.get("etag", "")).strip('"')
+                finally:
+                    response.close()
+                    response.release_conn()
+        except StoreError as error:
+            if _code(error.__cause__) in _ABSENT:
+                return None, None
+            raise
+
+    def write_if(self, key: str, data: bytes, etag: str | None, content_type: str = "application/octet-stream") -> bool:
+        """Store bytes only if the object is still what it was: S3's conditional write.
+
+        Args:
+            key: of the object.
+            data: its new content.
+            etag: of the content it must have now; none = it must not exist.
+            content_type: of the content.
+
+        Returns:
+            Whether it was written; False where somebody else was faster.
+        """
+        condition = {"If-None-Match": "*"} if etag is None else {"If-Match": f'"{etag}"'}
+        with self._translated(key):
+            url = self._client.get_presigned_url("PUT", self.bucket, key)
+            response = self._pool.request("PUT", url, body=data, headers={**condition, "Content-Type": content_type})
+        if response.status in _LOST_RACE:
+            return False
+        if response.status != HTTPStatus.OK:
+            raise StoreError(f"{self.endpoint} answered {response.status} for {self.uri(key)} on a conditional write")
+        return True
+
+    def update(
+        self, key: str, change: Callable[[bytes | None], bytes], content_type: str = "application/octet-stream"
+    ) -> bytes:
+        """Change an object that others may change at the same time: nobody's change is lost.
+
+        Args:
+            key: of the object.
+            change: makes the new content of the present one (none where it does not exist); called again where
+                somebody else was faster.
+            content_type: of the content.
+
+        Returns:
+            The content that is there now.
+
+        Raises:
+            StoreError: others keep being faster.
+        """
+        for attempt in range(UPDATE_ATTEMPTS):
+            present, etag = self.read_versioned(key)
+            wanted = change(present)
+            if wanted == present or self.write_if(key, wanted, etag, content_type):
+                return wanted
+            time.sleep(random.uniform(0, 0.05 * 2 ** min(attempt, 5)))
+        raise StoreError(f"{self.uri(key)} is changed by others all the time; try again when they are done")
 
     def upload(self, path: Path, key: str, content_type: str = "application/octet-stream") -> str:
         """Store a file and return its URI."""
@@ -232,7 +303,7 @@ def _no_bucket(endpoint: str, bucket: str) -> str:
 
 
 def _explain(error: S3Error, endpoint: str, bucket: str, name: str) -> str:
-    if error.code in ("NoSuchKey", "NoSuchObject"):
+    if error.code in _ABSENT:
         return f"s3://{bucket}/{name} is not there"
     if error.code == "NoSuchBucket":
         return _no_bucket(endpoint, bucket)

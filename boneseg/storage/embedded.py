@@ -27,8 +27,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from boneseg.config import StoreSettings
 from boneseg.errors import StoreError
+from boneseg.settings.schema import StoreSettings
 from boneseg.storage.client import Credentials, ObjectStore
 from boneseg.storage.whole import write_whole
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from boneseg.config import RunSettings, work_folder
+from boneseg.settings.loading import work_folder
+from boneseg.settings.schema import RunSettings
 from boneseg.storage import embedded
 from boneseg.storage.workspace import Workspace
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from boneseg.config import Split
 from boneseg.evaluate.evaluate import shard_subject
 from boneseg.evaluate.measure import Method, NetworkMethod, Subject, ThresholdMethod
 from boneseg.evaluate.pictures import Choice, choose, draw
@@ -17,6 +16,7 @@ from boneseg.evaluate.records import SeriesResult
 from boneseg.evaluate.tables import NETWORK, image_bone_iou, pooled_output
 from boneseg.metrics import counts
 from boneseg.models.checkpoint import fetch_model, load_model
+from boneseg.settings.schema import Split
 from boneseg.study.work import Finished, Shared
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from boneseg.config import RunSettings, load_settings, parse_settings
 from boneseg.errors import SettingsError
-from boneseg.recipes import RECIPES, merged
+from boneseg.settings.loading import load_settings, parse_settings
+from boneseg.settings.recipes import RECIPES, merged
+from boneseg.settings.schema import RunSettings
 from boneseg.study import printed
 
 DEFAULT_RECIPE = "paper"

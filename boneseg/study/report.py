@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from boneseg.config import BONE
 from boneseg.dataset.manifest import Dataset
 from boneseg.evaluate import plots, plots_study
 from boneseg.evaluate.plots_study import Training
@@ -14,6 +13,7 @@ from boneseg.evaluate.records import Cell, Table
 from boneseg.evaluate.report import FigureFile, environment, figure_view, table_view
 from boneseg.evaluate.tables import NETWORK, THRESHOLD, pooled, pooled_output, to_csv, to_markdown
 from boneseg.metrics import counts
+from boneseg.scheme import BONE
 from boneseg.storage.whole import write_whole
 from boneseg.study import printed
 from boneseg.study.pictures import Pictures, best_of, mean_iou

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from boneseg.config import Split
 from boneseg.dataset.manifest import Dataset
+from boneseg.settings.schema import Split
 from boneseg.study import printed
 from boneseg.study.plan import Plan, Trial
 

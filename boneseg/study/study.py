@@ -9,13 +9,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from boneseg.bring import bucket_of, make_dataset, store_here, upload
-from boneseg.config import Split, stable_hash, work_folder
 from boneseg.dataset.manifest import Dataset
 from boneseg.dataset.shards import load_dataset
 from boneseg.errors import DataError, ModelError, SettingsError
+from boneseg.identity import stable_hash
 from boneseg.models.checkpoint import fetch_model
 from boneseg.models.weights import pretrained
 from boneseg.progress import track
+from boneseg.settings.loading import work_folder
+from boneseg.settings.schema import Split
 from boneseg.stages import Stages
 from boneseg.storage.workspace import Workspace
 from boneseg.study import printed

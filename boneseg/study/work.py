@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 from boneseg.dataset.manifest import Dataset
-from boneseg.evaluate.evaluate import evaluate, load_evaluation
-from boneseg.evaluate.records import EvaluationResult
+from boneseg.evaluate.evaluate import evaluate
+from boneseg.evaluate.records import EvaluationResult, load_evaluation
 from boneseg.models.card import EpochRecord, ModelCard
 from boneseg.models.checkpoint import fetch_model, read_card
 from boneseg.storage.workspace import Workspace

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boneseg.errors import StoreError
+from boneseg.errors import RecordError, StoreError
 from boneseg.models.card import EpochRecord
 from boneseg.storage import layout
-from boneseg.storage.catalogue import Record
+from boneseg.storage.records import Record
 from boneseg.storage.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -72,10 +72,15 @@ class StateKeeper:
 
     def load(self) -> TrainingState:
         """Return the furthest state there is; a new one where there is none."""
-        state = self._read()
-        if self._epoch_in_bucket() > state.epoch:
-            self._store.download(layout.run(self._run, STATE_FILE), self.path)
-            state = self._read()
+        state = self._read(self.path)
+        if self._may_be_ahead(state.epoch):
+            fetched = self.path.with_suffix(".fetched")
+            self._store.download(layout.run(self._run, STATE_FILE), fetched)
+            there = self._read(fetched)
+            if there.epoch > state.epoch:
+                state = there
+                fetched.replace(self.path)
+            fetched.unlink(missing_ok=True)
         return state
 
     def save(self, state: TrainingState) -> None:
@@ -125,12 +130,20 @@ class StateKeeper:
         self._store.upload(self.path, layout.run(self._run, STATE_FILE))
         self._store.write(layout.run(self._run, PROGRESS_FILE), Progress(epoch=epoch).to_json(), "application/json")
 
-    def _epoch_in_bucket(self) -> int:
-        text = self._store.read_if_there(layout.run(self._run, PROGRESS_FILE))
-        return 0 if text is None else Progress.model_validate_json(text).epoch
+    def _may_be_ahead(self, epoch: int) -> bool:
+        """Say whether the bucket's state may be further than this epoch, without fetching it."""
+        key = layout.run(self._run, PROGRESS_FILE)
+        text = self._store.read_if_there(key)
+        if text is None:
+            return False
+        try:
+            return Progress.read(text, self._store.uri(key), "the state beside it is asked").epoch > epoch
+        except RecordError as error:
+            log.warning("%s", error)
+            return self._store.exists(layout.run(self._run, STATE_FILE))
 
-    def _read(self) -> TrainingState:
-        content = _load(self.path)
+    def _read(self, path: Path) -> TrainingState:
+        content = _load(path)
         if content is None or content.pop("identity") != self._identity:
             return TrainingState()
         content["history"] = tuple(EpochRecord.model_validate_json(text) for text in content["history"])

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.optim import Adadelta, AdamW, Optimizer
 from torch.optim.swa_utils import update_bn
 
-from boneseg.config import CLASSES, Loss, ModelSettings, PreprocessSettings, TrainSettings
 from boneseg.dataset.manifest import ShardRecord
 from boneseg.dataset.preprocess import network_size
 from boneseg.dataset.slices import Batch, SliceDataset, TrainingBatches, ValidationBatches
@@ -26,6 +25,8 @@ from boneseg.models.card import EpochRecord
 from boneseg.models.precision import Precision, choose_precision
 from boneseg.models.weights import load_pretrained, pretrained
 from boneseg.progress import track
+from boneseg.scheme import CLASSES
+from boneseg.settings.schema import Loss, ModelSettings, PreprocessSettings, TrainSettings
 from boneseg.storage.workspace import Workspace
 from boneseg.train.checkpoint import StateKeeper, TrainingState
 from boneseg.train.losses import loss_of

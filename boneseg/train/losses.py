@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from boneseg.config import Loss
+from boneseg.settings.schema import Loss
 
 SMOOTH = 1.0
 """Pixels added to both sides of the Dice ratio, so that a class a batch does not have neither divides by zero nor

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from boneseg.config import ModelSettings, TrainSettings, stable_hash
-from boneseg.errors import SettingsError
+from boneseg.errors import RecordError, SettingsError
+from boneseg.identity import stable_hash
 from boneseg.models.card import CARD_FILE, EpochRecord
+from boneseg.settings import identities
+from boneseg.settings.schema import ModelSettings, TrainSettings
 from boneseg.storage import layout
-from boneseg.storage.catalogue import Record
+from boneseg.storage.records import Record
 from boneseg.storage.workspace import Workspace
 
-RUN_FILE, RESULT_FILE = "run.json", "result.json"
+log = logging.getLogger(__name__)
 
-ONLY_HOW = ("backend", "device", "loader_threads", "weights_mirror")
-"""Training settings that say how a run is computed, not what comes out: a run may go on with others."""
+RUN_FILE, RESULT_FILE = "run.json", "result.json"
+_ANOTHER_NAME = "delete it if this run has the settings and the data it always had, or give this run another name"
 
 
 class TrainResult(Record):
@@ -45,13 +48,19 @@ class RunRecord(Record):
     @staticmethod
     def of(dataset_hash: str, model: ModelSettings, train: TrainSettings) -> RunRecord:
         """Write down a run."""
-        values = train.model_dump(mode="json", exclude=set(ONLY_HOW))
+        values = identities.TRAIN.select(train.model_dump(mode="json"))
         return RunRecord(dataset_hash=dataset_hash, model=model, train=values)
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """What counts, nested as the settings are."""
+        model = identities.MODEL.select(self.model.model_dump(mode="json"))
+        return {"dataset_hash": self.dataset_hash, "model": model, "train": identities.TRAIN.select(self.train)}
 
     @property
     def identity(self) -> str:
         """Hash of it all."""
-        return stable_hash(self.model_dump(mode="json"))
+        return stable_hash(self.decisive)
 
     def default_name(self) -> str:
         """Return a name for a run whose user gave none."""
@@ -60,8 +69,9 @@ class RunRecord(Record):
 
     def differences(self, other: RunRecord) -> list[str]:
         """Name what differs, as ``train.epochs 3 (was 2)``."""
-        mine, theirs = _flat(self.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
-        return [f"{key} {mine.get(key)} (was {theirs.get(key)})" for key in mine if mine.get(key) != theirs.get(key)]
+        mine, theirs = _flat(self.decisive), _flat(other.decisive)
+        keys = [*mine, *(key for key in theirs if key not in mine)]
+        return [f"{key} {mine.get(key)} (was {theirs.get(key)})" for key in keys if mine.get(key) != theirs.get(key)]
 
 
 def check_name(workspace: Workspace, name: str, record: RunRecord) -> None:
@@ -71,7 +81,10 @@ def check_name(workspace: Workspace, name: str, record: RunRecord) -> None:
         SettingsError: a run of this name was started with other settings or data.
     """
     text = workspace.store.read_if_there(layout.run(name, RUN_FILE))
-    differences = record.differences(RunRecord.model_validate_json(text)) if text is not None else []
+    if text is None:
+        return
+    earlier = RunRecord.read(text, workspace.store.uri(layout.run(name, RUN_FILE)), _ANOTHER_NAME)
+    differences = record.differences(earlier)
     if differences:
         raise SettingsError(
             f"run {name!r} was started with other settings or data: {', '.join(differences)}; "
@@ -89,7 +102,11 @@ def find_result(workspace: Workspace, name: str) -> TrainResult | None:
     text = workspace.store.read_if_there(layout.run(name, RESULT_FILE))
     if text is None:
         return None
-    result = TrainResult.model_validate_json(text)
+    try:
+        result = TrainResult.read(text, workspace.store.uri(layout.run(name, RESULT_FILE)), "the run is finished anew")
+    except RecordError as error:
+        log.warning("%s", error)
+        return None
     if not workspace.store.exists(layout.model(result.model_hash, CARD_FILE)):
         return None
     return result.model_copy(update={"reused": True})

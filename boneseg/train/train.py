@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 
-from boneseg.config import ModelSettings, RunSettings, Split, TrainSettings
 from boneseg.dataset.manifest import Dataset, ShardRecord
 from boneseg.dataset.shards import load_dataset
 from boneseg.errors import DataError, SettingsError
@@ -12,6 +11,7 @@ from boneseg.models.build import build_model, check_batch_of_one, check_model
 from boneseg.models.card import EpochRecord
 from boneseg.models.checkpoint import save_model, upload_model
 from boneseg.models.weights import pretrained
+from boneseg.settings.schema import ModelSettings, RunSettings, Split, TrainSettings
 from boneseg.storage import layout
 from boneseg.storage.workspace import Workspace
 from boneseg.train.checkpoint import StateKeeper, TrainingState

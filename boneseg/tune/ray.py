@@ -18,10 +18,10 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from boneseg.config import RunSettings, TuneSettings
 from boneseg.dataset.manifest import Dataset
 from boneseg.errors import BonesegError
 from boneseg.models.card import EpochRecord
+from boneseg.settings.schema import RunSettings, TuneSettings
 from boneseg.storage.workspace import Workspace
 from boneseg.train.train import train_run
 from boneseg.tune.space import ARCHITECTURE, ENCODER, LEARNING_RATE, LOSS, apply_best, overrides

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from boneseg.config import RunSettings, parse_settings
+from boneseg.settings.loading import parse_settings
+from boneseg.settings.schema import RunSettings
 
 ARCHITECTURE, ENCODER, LEARNING_RATE, LOSS = "architecture", "encoder", "learning_rate", "loss"
 

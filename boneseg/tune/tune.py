@@ -7,12 +7,14 @@ import io
 import logging
 from typing import Any
 
-from boneseg.config import RunSettings, stable_hash
 from boneseg.dataset.manifest import Dataset
 from boneseg.dataset.shards import load_dataset
-from boneseg.errors import ModelError
+from boneseg.errors import ModelError, RecordError
+from boneseg.identity import stable_hash
+from boneseg.settings import identities
+from boneseg.settings.schema import RunSettings
 from boneseg.storage import layout
-from boneseg.storage.catalogue import Record
+from boneseg.storage.records import Record
 from boneseg.storage.workspace import Workspace
 from boneseg.train.checkpoint import StateKeeper
 from boneseg.train.runs import RunRecord
@@ -77,8 +79,13 @@ def tune(workspace: Workspace, dataset_uri: str, settings: RunSettings) -> TuneR
     name = _sweep_name(dataset, settings)
     text = workspace.store.read_if_there(layout.sweep(name, RESULT_FILE))
     if text is not None:
-        log.info("sweep %s is finished; its table is used again", name)
-        return TuneResult.model_validate_json(text).model_copy(update={"reused": True})
+        try:
+            kept = TuneResult.read(text, workspace.store.uri(layout.sweep(name, RESULT_FILE)), "it is made anew")
+        except RecordError as error:
+            log.warning("%s", error)  # finished trials are found again, so this is quick
+        else:
+            log.info("sweep %s is finished; its table is used again", name)
+            return kept.model_copy(update={"reused": True})
     outcomes = run_trials(Sweep(name, workspace, dataset, settings))
     rows = sorted((_row(dataset, settings, outcome) for outcome in outcomes), key=_rank)
     if not rows or rows[0].best_mean_iou is None:
@@ -94,8 +101,9 @@ def tune(workspace: Workspace, dataset_uri: str, settings: RunSettings) -> TuneR
 
 
 def _sweep_name(dataset: Dataset, settings: RunSettings) -> str:
-    decides = [settings.tune.model_dump(mode="json", exclude={"parallel"}), dataset.dataset_hash]
-    decides += [settings.model.stable_hash(), settings.train.stable_hash()]
+    values = settings.model_dump(mode="json")
+    decides = [identities.TUNE.select(values["tune"]), dataset.dataset_hash]
+    decides += [identities.MODEL.hash(values["model"]), identities.SWEEP_TRAIN.hash(values["train"])]
     return f"{settings.name or 'sweep'}-{stable_hash(decides)}"
 
 

@@ -51,7 +51,7 @@ def configure(
     Returns:
         The settings as JSON.
     """
-    from boneseg.config import form_overrides, load_settings
+    from boneseg.settings.loading import form_overrides, load_settings
 
     typed = {
         "name": name,

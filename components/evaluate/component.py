@@ -38,8 +38,9 @@ def evaluate(
     """
     from pathlib import Path
 
-    from boneseg.config import CLASSES, parse_settings
     from boneseg.evaluate.evaluate import evaluate, markdown_tables
+    from boneseg.scheme import CLASSES
+    from boneseg.settings.loading import parse_settings
     from boneseg.storage.open import open_workspace
 
     run = parse_settings(settings)

@@ -29,8 +29,8 @@ def prepare(
     """
     from pathlib import Path
 
-    from boneseg.config import parse_settings
     from boneseg.dataset.prepare import prepare
+    from boneseg.settings.loading import parse_settings
     from boneseg.storage.open import open_workspace
 
     run = parse_settings(settings)

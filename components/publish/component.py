@@ -33,8 +33,8 @@ def publish(
     """
     from pathlib import Path
 
-    from boneseg.config import parse_settings
     from boneseg.registry.publish import publish
+    from boneseg.settings.loading import parse_settings
     from boneseg.storage.open import open_workspace
 
     run = parse_settings(settings)

@@ -24,8 +24,8 @@ def pull(
         changed: Whether the data differs from that of the last published run.
         code_version: Which code runs in the image.
     """
-    from boneseg.config import parse_settings
-    from boneseg.dataset.pull import pull
+    from boneseg.ingest.pull import pull
+    from boneseg.settings.loading import parse_settings
     from boneseg.storage.open import open_workspace
     from boneseg.version import code_version
 

@@ -30,7 +30,7 @@ def train(
     """
     from pathlib import Path
 
-    from boneseg.config import parse_settings
+    from boneseg.settings.loading import parse_settings
     from boneseg.storage.open import open_workspace
     from boneseg.train.train import train
 

@@ -28,7 +28,7 @@ def tune(
     """
     from pathlib import Path
 
-    from boneseg.config import parse_settings
+    from boneseg.settings.loading import parse_settings
     from boneseg.storage.open import open_workspace
     from boneseg.tune.space import apply_best
     from boneseg.tune.tune import tune

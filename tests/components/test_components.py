@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from kfp import dsl
 
-from boneseg.config import RunSettings, load_settings, parse_settings
 from boneseg.errors import SettingsError
+from boneseg.settings.loading import load_settings, parse_settings
+from boneseg.settings.schema import RunSettings
 from boneseg.storage import layout
 from boneseg.storage.workspace import Workspace
 from components.configure.component import configure

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from boneseg.config import PreprocessSettings
 from boneseg.dataset.augment import RECIPES, SCALE, build_recipe
 from boneseg.dataset.preprocess import normalise
+from boneseg.settings.schema import PreprocessSettings
 
 CROP = 96
 PLAIN = PreprocessSettings()

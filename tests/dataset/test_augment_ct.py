@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from boneseg.config import PreprocessSettings
 from boneseg.dataset import augment_ct as ct
+from boneseg.settings.schema import PreprocessSettings
 
 SIZE = 128
 SEEDS = range(60)

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from boneseg.config import PrepareSettings, PullSettings, Split, SplitSettings, StoreSettings
 from boneseg.dataset.manifest import Dataset
 from boneseg.dataset.prepare import PrepareResult, prepare
-from boneseg.dataset.pull import pull
 from boneseg.dataset.shards import load_dataset, open_shard
 from boneseg.errors import DataError, StoreError
+from boneseg.ingest.pull import pull
 from boneseg.nifti import write_volume
+from boneseg.settings.schema import PrepareSettings, PullSettings, Split, SplitSettings, StoreSettings
 from boneseg.storage import layout
 from boneseg.storage.upload import upload_folder
 from boneseg.storage.workspace import Workspace
-from tests.dataset.ct_files import body, dicom, nifti, place, seg_label, truncate
+from tests.ct_files import body, dicom, nifti, place, seg_label, truncate
 
 SETTINGS = PrepareSettings(parallel=1)
 
@@ -241,7 +241,7 @@ def test_a_full_disk_is_one_clear_sentence_and_leaves_no_shard(workspace: Worksp
 SCRIPT = """
 import sys
 from pathlib import Path
-from boneseg.config import PrepareSettings
+from boneseg.settings.schema import PrepareSettings
 from boneseg.dataset.prepare import prepare
 from boneseg.storage.client import Credentials, ObjectStore
 from boneseg.storage.workspace import Workspace

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from boneseg.config import PreprocessSettings
 from boneseg.dataset.preprocess import (
     context,
     from_network,
@@ -12,6 +11,7 @@ from boneseg.dataset.preprocess import (
     normalise,
     to_network,
 )
+from boneseg.settings.schema import PreprocessSettings
 
 
 def test_the_window_becomes_zero_to_one_and_the_rest_is_clipped() -> None:

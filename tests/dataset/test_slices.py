@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from boneseg.config import PreprocessSettings, TrainSettings
 from boneseg.dataset.manifest import ShardRecord
 from boneseg.dataset.preprocess import normalise
 from boneseg.dataset.shards import save_shard
 from boneseg.dataset.slices import Planes, SliceDataset, TrainingBatches, ValidationBatches, ahead
 from boneseg.errors import DataError
 from boneseg.geometry import axial
+from boneseg.settings.schema import PreprocessSettings, TrainSettings
 from boneseg.storage.catalogue import FileKind, GeometryRecord, SeriesRow
 from boneseg.storage.workspace import Workspace
 

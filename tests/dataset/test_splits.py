@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boneseg.config import Split, SplitSettings
 from boneseg.dataset.manifest import ShardRecord
 from boneseg.dataset.splits import Override, assign, override_for, read_overrides
 from boneseg.errors import DataError
 from boneseg.geometry import axial
+from boneseg.settings.schema import Split, SplitSettings
 from boneseg.storage.catalogue import GeometryRecord, ObjectRef
 from boneseg.storage.hashing import pseudonym
 

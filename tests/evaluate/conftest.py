@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from boneseg.config import EvaluateSettings, ModelSettings, TrainSettings
 from boneseg.models.build import build_model
 from boneseg.models.checkpoint import save_model
+from boneseg.settings.schema import EvaluateSettings, ModelSettings, TrainSettings
 from tests.evaluate.given import history
 
 

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from boneseg.config import EvaluateSettings, ModelSettings, TrainSettings, stable_hash
 from boneseg.evaluate.files import Study, summarise_study
 from boneseg.evaluate.measure import Volume, measure
 from boneseg.evaluate.records import EvaluationResult, Measurement, SeriesResult, SplitSummary
 from boneseg.geometry import Geometry, axial
+from boneseg.identity import stable_hash
 from boneseg.inference import Labels
 from boneseg.models.card import EpochRecord, ModelCard
+from boneseg.settings.schema import EvaluateSettings, ModelSettings, TrainSettings
 
 
 def history(epochs: int = 3) -> tuple[EpochRecord, ...]:

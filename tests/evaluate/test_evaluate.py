@@ -10,18 +10,19 @@ import pydicom
 import pytest
 from sklearn.metrics import confusion_matrix
 
-from boneseg.config import EvaluateSettings, PrepareSettings, PullSettings, Split, SplitSettings, StoreSettings
 from boneseg.dataset.prepare import prepare
-from boneseg.dataset.pull import pull
 from boneseg.dataset.shards import load_dataset, open_shard
 from boneseg.errors import DataError
-from boneseg.evaluate.evaluate import console_table, evaluate, evaluate_folder, load_evaluation, markdown_tables
-from boneseg.evaluate.records import EvaluationResult
+from boneseg.evaluate.evaluate import console_table, evaluate, evaluate_folder, markdown_tables
+from boneseg.evaluate.records import EvaluationResult, load_evaluation
 from boneseg.inference import predict_volume
+from boneseg.ingest.pull import pull
 from boneseg.models.checkpoint import load_model, upload_model
 from boneseg.phantom.series import write_phantom
+from boneseg.settings.schema import EvaluateSettings, PrepareSettings, PullSettings, Split, SplitSettings, StoreSettings
 from boneseg.storage import embedded
 from boneseg.storage.client import ObjectStore
+from boneseg.storage.records import SEAL, seal_of
 from boneseg.storage.upload import upload_folder
 from boneseg.storage.workspace import Workspace
 
@@ -127,7 +128,8 @@ def test_another_setting_is_another_evaluation_of_the_same_counts(bench: Bench, 
     true_counts = bench.workspace.store.read(key)
     kept = json.loads(true_counts)
     kept["slices"] = [[9, 0, 0, 0, 9, 0, 0, 0, 9]] * SLICES
-    bench.workspace.store.write(key, json.dumps(kept).encode())
+    del kept[SEAL]
+    bench.workspace.store.write(key, json.dumps({**kept, SEAL: seal_of(kept)}).encode())
     result = bench.evaluate(other)
     bench.workspace.store.write(key, true_counts)
     assert result.evaluation_hash != bench.result.evaluation_hash

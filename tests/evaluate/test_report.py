@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from boneseg.config import EvaluateSettings
 from boneseg.evaluate.files import Study, write_files
 from boneseg.evaluate.measure import Subject, ThresholdMethod, Volume
 from boneseg.evaluate.pictures import choose
 from boneseg.evaluate.records import EvaluationResult, SeriesResult, SplitSummary
 from boneseg.phantom.series import Phantom, make_phantom
+from boneseg.settings.schema import EvaluateSettings
 from boneseg.storage.catalogue import Problem
 from tests.evaluate.given import Given, model_card, series_result
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from boneseg.config import EvaluateSettings
 from boneseg.evaluate.measure import ThresholdMethod, confusion_on_output
 from boneseg.evaluate.records import EvaluationResult, SeriesResult, Table
 from boneseg.evaluate.tables import all_tables, class_wise, per_image, per_series, to_csv, to_markdown
+from boneseg.settings.schema import EvaluateSettings
 from tests.evaluate.given import evaluation, series_result
 
 SHAPE = (4, 20, 24)

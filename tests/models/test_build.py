@@ -3,10 +3,11 @@ import socket
 import pytest
 import torch
 
-from boneseg.config import ModelSettings, parse_settings
 from boneseg.errors import SettingsError
 from boneseg.models import paper
 from boneseg.models.build import BUILDERS, AnySize, build_model, check_batch_of_one, check_model, count_parameters
+from boneseg.settings.loading import parse_settings
+from boneseg.settings.schema import ModelSettings
 
 VIT = "tu-vit_tiny_patch16_224"
 

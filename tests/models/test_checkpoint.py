@@ -3,12 +3,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from boneseg.config import ModelSettings, PreprocessSettings, TrainSettings
 from boneseg.errors import ModelError, StoreError
 from boneseg.models import paper
 from boneseg.models.build import build_model, count_parameters
 from boneseg.models.card import CARD_FILE, WEIGHTS_FILE, ModelCard
 from boneseg.models.checkpoint import fetch_model, load_model, save_model, upload_model
+from boneseg.settings.schema import ModelSettings, PreprocessSettings, TrainSettings
 from boneseg.storage.workspace import Workspace
 
 MODEL = ModelSettings(encoder="mobilenet_v2")

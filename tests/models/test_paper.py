@@ -6,11 +6,11 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
-from boneseg.config import ModelSettings, PreprocessSettings
 from boneseg.errors import SettingsError
 from boneseg.models import paper
 from boneseg.models.build import AnySize, build_model, count_parameters
 from boneseg.models.precision import choose_precision
+from boneseg.settings.schema import ModelSettings, PreprocessSettings
 
 # The paper's Table 2, and the networks of its Table 3 counted the same way: all, and those that training adjusts.
 COUNTS = {

@@ -10,10 +10,10 @@ from safetensors.torch import save_file
 from segmentation_models_pytorch.encoders import get_encoder
 
 from boneseg.cli import cli
-from boneseg.config import ModelSettings
 from boneseg.errors import ModelError
 from boneseg.models.build import AnySize, build_model
 from boneseg.models.weights import WeightsNote, load_pretrained, mirror_weights, pretrained, upload_mirror
+from boneseg.settings.schema import ModelSettings
 from boneseg.storage import layout
 from boneseg.storage.hashing import sha256_file
 from boneseg.storage.workspace import Workspace

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from boneseg.config import RunSettings
 from boneseg.errors import SettingsError
+from boneseg.settings.schema import RunSettings
 from components.base import IMAGE
 from pipelines.cluster import ADDRESSES, ENVIRONMENT_CONFIG, OPTIONAL_SECRETS, REQUIRED_SECRETS, STORE_SECRET
 from pipelines.local import PIPELINES, as_overrides, compile_all, compile_pipeline
@@ -171,7 +171,7 @@ def test_an_unknown_pipeline_is_named(tmp_path: Path) -> None:
 
 
 def test_settings_survive_the_way_through_overrides() -> None:
-    from boneseg.config import load_settings
+    from boneseg.settings.loading import load_settings
 
     given = (
         "name=2020",

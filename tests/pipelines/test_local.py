@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from boneseg.config import load_settings
 from boneseg.errors import BonesegError, SettingsError
 from boneseg.registry.publish import resolve
+from boneseg.settings.loading import load_settings
 from boneseg.storage.workspace import Workspace
 from pipelines.local import run_local, run_training
 from tests.pipelines.tiny import as_on_a_cluster, overrides, put_phantoms

@@ -11,7 +11,6 @@ import SimpleITK
 import torch
 from numpy.typing import NDArray
 
-from boneseg.config import ModelSettings, TrainSettings
 from boneseg.dicom.ct import write_ct_series
 from boneseg.dicom.segmentation import read_segmentation
 from boneseg.dicom.series import read_series
@@ -23,6 +22,7 @@ from boneseg.models.checkpoint import load_model, save_model
 from boneseg.nifti import read_geometry, read_volume, write_volume
 from boneseg.phantom.series import make_phantom, write_phantom
 from boneseg.predict.predict import predict_series, write_masks
+from boneseg.settings.schema import ModelSettings, TrainSettings
 
 BONE = 2
 SHAPE = (10, 14, 18)

@@ -2,13 +2,14 @@
 
 import torch
 
-from boneseg.config import EvaluateSettings, ModelSettings, Split, TrainSettings, stable_hash
 from boneseg.dataset.manifest import Dataset
 from boneseg.evaluate.records import EvaluationResult, Measurement, SeriesResult, SplitSummary
 from boneseg.evaluate.tables import all_tables
+from boneseg.identity import stable_hash
 from boneseg.models.build import build_model
 from boneseg.models.card import EpochRecord
 from boneseg.models.checkpoint import save_model, upload_model
+from boneseg.settings.schema import EvaluateSettings, ModelSettings, Split, TrainSettings
 from boneseg.storage import layout
 from boneseg.storage.workspace import Workspace
 

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from boneseg.config import PublishSettings, RunSettings, SplitSettings, load_settings
 from boneseg.dataset.prepare import prepare
-from boneseg.dataset.pull import pull
 from boneseg.errors import ModelError
 from boneseg.evaluate.evaluate import evaluate
+from boneseg.ingest.pull import pull
 from boneseg.registry.client import Registry
 from boneseg.registry.publish import publish, resolve
+from boneseg.settings.loading import load_settings
+from boneseg.settings.schema import PublishSettings, RunSettings, SplitSettings
 from boneseg.storage import layout
 from boneseg.storage.workspace import Workspace
 from tests.pipelines.tiny import SPLITS, put_phantoms

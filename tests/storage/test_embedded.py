@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from boneseg.config import StoreSettings
 from boneseg.errors import StoreError
+from boneseg.settings.schema import StoreSettings
 from boneseg.storage import embedded
 from boneseg.storage.client import Credentials, ObjectStore
 

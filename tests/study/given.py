@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from boneseg.config import EvaluateSettings, RunSettings
+from boneseg.settings.schema import EvaluateSettings, RunSettings
 from boneseg.study.plan import Trial
 from boneseg.study.work import Finished
 from tests.evaluate.given import evaluation, model_card, series_result

@@ -2,7 +2,7 @@
 
 import pytest
 
-from boneseg.config import ModelSettings, RunSettings, TrainSettings
+from boneseg.settings.schema import ModelSettings, RunSettings, TrainSettings
 from boneseg.storage.workspace import Workspace
 from tests.train.data import put_dataset
 

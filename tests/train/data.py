@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from boneseg.config import Split
 from boneseg.dataset.manifest import Dataset, DatasetEntry
 from boneseg.dataset.shards import save_shard
 from boneseg.geometry import axial
+from boneseg.settings.schema import Split
 from boneseg.storage import layout
 from boneseg.storage.catalogue import FileKind, GeometryRecord, SeriesRow
 from boneseg.storage.workspace import Workspace

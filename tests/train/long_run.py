@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from boneseg.config import RunSettings
+from boneseg.settings.schema import RunSettings
 from boneseg.storage.client import Credentials, ObjectStore
 from boneseg.storage.workspace import Workspace
 from boneseg.train.train import train

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from boneseg.config import RunSettings
+from boneseg.settings.schema import RunSettings
 from boneseg.storage import layout
 from boneseg.storage.workspace import Workspace
 from boneseg.train.train import train

@@ -3,7 +3,7 @@ import torch
 from monai.losses.dice import DiceLoss
 from torch.nn import functional
 
-from boneseg.config import Loss
+from boneseg.settings.schema import Loss
 from boneseg.train.losses import SMOOTH, loss_of
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from boneseg.config import RunSettings, Split
 from boneseg.dataset.shards import load_dataset
 from boneseg.models.card import EpochRecord
 from boneseg.models.checkpoint import fetch_model, load_model
+from boneseg.settings.schema import RunSettings, Split
 from boneseg.storage.workspace import Workspace
 from boneseg.train.train import train_run
 

@@ -10,7 +10,6 @@ import torch
 from segmentation_models_pytorch.encoders import get_encoder
 from torch import nn
 
-from boneseg.config import PreprocessSettings, RunSettings, Split, TrainSettings, parse_settings
 from boneseg.dataset.shards import load_dataset
 from boneseg.dataset.slices import SliceDataset, TrainingBatches
 from boneseg.errors import ModelError
@@ -18,6 +17,8 @@ from boneseg.geometry import axial
 from boneseg.inference import predict_volume
 from boneseg.models.checkpoint import fetch_model, load_model
 from boneseg.models.precision import choose_precision
+from boneseg.settings.loading import parse_settings
+from boneseg.settings.schema import PreprocessSettings, RunSettings, Split, TrainSettings
 from boneseg.storage.workspace import Workspace
 from boneseg.train.loop import build_optimizer, learning_rate, settle_statistics
 from boneseg.train.train import train, train_run

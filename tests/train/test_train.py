@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from boneseg.config import RunSettings
 from boneseg.dataset.manifest import Dataset
 from boneseg.dataset.shards import load_dataset
 from boneseg.errors import DataError, ModelError, SettingsError, StoreError
@@ -14,6 +13,7 @@ from boneseg.geometry import axial
 from boneseg.inference import predict_volume
 from boneseg.models.card import EpochRecord
 from boneseg.models.checkpoint import fetch_model, load_model
+from boneseg.settings.schema import RunSettings
 from boneseg.storage import layout
 from boneseg.storage.workspace import Workspace
 from boneseg.train.runs import alone

@@ -3,8 +3,8 @@ import io
 
 import pytest
 
-from boneseg.config import Loss, ModelSettings, RunSettings, TrainSettings, TuneSettings
 from boneseg.errors import SettingsError
+from boneseg.settings.schema import Loss, ModelSettings, RunSettings, TrainSettings, TuneSettings
 from boneseg.storage.workspace import Workspace
 from boneseg.train.train import train
 from boneseg.tune.space import apply_best, overrides

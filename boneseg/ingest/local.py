@@ -6,9 +6,9 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from boneseg.dataset.facts import ObjectFacts, inspect
-from boneseg.dataset.recognise import assemble
 from boneseg.errors import DataError
+from boneseg.ingest.facts import ObjectFacts, inspect
+from boneseg.ingest.recognise import assemble
 from boneseg.progress import track
 from boneseg.storage.catalogue import ObjectRef, Problem, SeriesRow
 from boneseg.storage.hashing import sha256_file

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from boneseg.dataset.local import local_series
 from boneseg.errors import DataError
+from boneseg.ingest.local import local_series
 from boneseg.storage.hashing import sha256_file
-from tests.dataset.ct_files import dicom, nifti, nifti_label
+from tests.ct_files import dicom, nifti, nifti_label
 
 
 def test_keys_are_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from boneseg.config import BACKGROUND, BONE, OUTLINE
 from boneseg.errors import LabelError
 from boneseg.geometry import Geometry
+from boneseg.scheme import BACKGROUND, BONE, OUTLINE
 
 OFF_GRID = 0.2
 """How far, in voxels, a label's voxels may lie beside the series' own."""

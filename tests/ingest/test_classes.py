@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from boneseg.dataset.classes import covered_slices, to_classes
 from boneseg.errors import LabelError
 from boneseg.geometry import Geometry, axial, to_axial
+from boneseg.ingest.classes import covered_slices, to_classes
 
 SERIES = axial((10, 8, 6), (3.0, 0.9, 0.8))
 

@@ -10,8 +10,8 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from boneseg.dataset.facts import Kind, ObjectFacts
 from boneseg.geometry import Geometry, to_axial
+from boneseg.ingest.facts import Kind, ObjectFacts
 from boneseg.storage.catalogue import FileKind, LabelRow, Problem, SeriesRow
 
 TOLERANCE_MM = 0.1

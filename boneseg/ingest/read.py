@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from boneseg.config import OUTLINE, PrepareSettings
-from boneseg.dataset.checks import check_label, check_values
-from boneseg.dataset.classes import covered_slices, to_classes
-from boneseg.dataset.outline import patient_outline
 from boneseg.dicom.segmentation import read_segmentation
 from boneseg.dicom.series import AIR_HU, read_series
 from boneseg.errors import LabelError, SeriesError
 from boneseg.geometry import Geometry, Reorientation, to_axial
+from boneseg.ingest.checks import check_label, check_values
+from boneseg.ingest.classes import covered_slices, to_classes
+from boneseg.ingest.outline import patient_outline
 from boneseg.nifti import read_volume
+from boneseg.scheme import OUTLINE
+from boneseg.settings.schema import PrepareSettings
 from boneseg.storage.catalogue import FileKind, LabelRow, ObjectRef, SeriesRow
 
 Fetch = Callable[[ObjectRef], Path]

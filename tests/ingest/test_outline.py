@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from boneseg.dataset.outline import patient_outline
 from boneseg.dicom.series import read_series
 from boneseg.geometry import to_axial
+from boneseg.ingest.outline import patient_outline
 from boneseg.nifti import read_volume
 
 SPACING = (3.0, 1.0, 1.0)

@@ -6,14 +6,14 @@ import numpy as np
 import pydicom
 import pytest
 
-from boneseg.dataset.facts import Kind, ObjectFacts, inspect
-from boneseg.dataset.local import local_series
-from boneseg.dataset.recognise import assemble
 from boneseg.geometry import Geometry
+from boneseg.ingest.facts import Kind, ObjectFacts, inspect
+from boneseg.ingest.local import local_series
+from boneseg.ingest.recognise import assemble
 from boneseg.nifti import read_volume, write_volume
 from boneseg.storage.catalogue import FileKind, ObjectRef, Problem, SeriesRow
 from boneseg.storage.hashing import sha256_file
-from tests.dataset.ct_files import body, dicom, nifti, nifti_label, place, seg_label, truncate
+from tests.ct_files import body, dicom, nifti, nifti_label, place, seg_label, truncate
 
 SECRET = b"test"
 

@@ -8,18 +8,17 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from pydantic import ValidationError
-
-from boneseg.config import PullSettings, StoreSettings
-from boneseg.dataset.facts import FACTS_VERSION, ObjectFacts, inspect
-from boneseg.dataset.recognise import assemble
-from boneseg.errors import DataError, StoreError
+from boneseg.errors import DataError, RecordError, StoreError
+from boneseg.ingest.facts import FACTS_VERSION, ObjectFacts, inspect
+from boneseg.ingest.recognise import assemble
 from boneseg.progress import track
+from boneseg.settings.schema import PullSettings, StoreSettings
 from boneseg.storage import layout
 from boneseg.storage.cache import Cache
-from boneseg.storage.catalogue import Catalogue, Problem, Record, SeriesRow
+from boneseg.storage.catalogue import Catalogue, Problem, SeriesRow
 from boneseg.storage.client import ObjectInfo, ObjectStore
 from boneseg.storage.hashing import combine, pseudonym
+from boneseg.storage.records import Record
 from boneseg.storage.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -166,9 +165,9 @@ def _load(store: ObjectStore, secret: bytes) -> dict[str, ObjectFacts]:
     if text is None:
         return {}
     try:
-        state = _State.model_validate_json(text)
-    except ValidationError:
-        log.warning("%s is damaged or of another version; it is made anew", store.uri(layout.OBJECTS_STATE))
+        state = _State.read(text, store.uri(layout.OBJECTS_STATE), "it is made anew")
+    except RecordError as error:
+        log.warning("%s", error)
         return {}
     if (state.version, state.secret) != (FACTS_VERSION, _mark(secret)):
         return {}
@@ -177,7 +176,7 @@ def _load(store: ObjectStore, secret: bytes) -> dict[str, ObjectFacts]:
 
 def _save(store: ObjectStore, known: dict[str, ObjectFacts], secret: bytes) -> None:
     state = _State(version=FACTS_VERSION, secret=_mark(secret), objects=tuple(known[key] for key in sorted(known)))
-    store.write(layout.OBJECTS_STATE, state.model_dump_json(exclude_defaults=True).encode(), "application/json")
+    store.write(layout.OBJECTS_STATE, state.to_json(compact=True), "application/json")
 
 
 def _mark(secret: bytes) -> str:

@@ -1,26 +1,16 @@
 """Settings of a run: frozen, validated when made, with a hash that depends on nothing but their values."""
 
-import hashlib
-import json
-import os
-from collections.abc import Mapping
 from enum import StrEnum
-from functools import reduce
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from boneseg.errors import SettingsError
+from boneseg.identity import stable_hash
 from boneseg.pairs import refusal
-from boneseg.recipes import RECIPES, merged
-
-CLASSES = ("background", "patient outline", "bone")
-"""Class names by label value: 0, 1, 2."""
-
-BACKGROUND, OUTLINE, BONE = range(3)
+from boneseg.scheme import CLASSES
+from boneseg.settings.recipes import RECIPES, merged
 
 
 class Split(StrEnum):
@@ -275,93 +265,3 @@ class RunSettings(Section):
             fitting = size // 32 * 32
             raise ValueError(f"train.crop {crop} is larger than model.preprocess.size {size}: set it to {fitting}")
         return self
-
-
-def stable_hash(value: Any) -> str:
-    """Return 16 hex digits of SHA-256 over the canonical JSON of ``value``."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def work_folder() -> Path:
-    """Return the local folder for caches, runs and the embedded services: ``BONESEG_HOME``, else ``./.boneseg``."""
-    return Path(os.environ.get("BONESEG_HOME", ".boneseg")).absolute()
-
-
-def load_settings(path: Path | None = None, overrides: tuple[str, ...] = ()) -> RunSettings:
-    """Read settings from a YAML file and apply ``section.key=value`` overrides, in that order.
-
-    Raises:
-        SettingsError: the file cannot be read, a key is unknown or a value is not allowed.
-    """
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            values = yaml.safe_load(path.read_text()) or {}
-        except OSError as error:
-            raise SettingsError(f"{path}: cannot read the settings file ({error.strerror})") from error
-        except yaml.YAMLError as error:
-            raise SettingsError(f"{path}: not valid YAML: {error}") from error
-        if not isinstance(values, dict):
-            raise SettingsError(f"{path}: settings must be a mapping such as 'train: {{epochs: 3}}'")
-    for override in overrides:
-        _apply(values, override)
-    return parse_settings(values, source=str(path) if path else "settings")
-
-
-def parse_settings(values: dict[str, Any] | str, source: str = "settings") -> RunSettings:
-    """Validate settings given as a mapping or as a JSON string.
-
-    Raises:
-        SettingsError: names the key, the value and what is allowed.
-    """
-    try:
-        if isinstance(values, str):
-            return RunSettings.model_validate_json(values or "{}")
-        return RunSettings.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        known = _known_keys(first["loc"][:-1]) if first["type"] == "extra_forbidden" else ""
-        reason = f"unknown key; known are {known}" if known else str(first["msg"]).removeprefix("Value error, ")
-        raise SettingsError(f"{source}: {key or 'value'} = {first['input']!r}: {reason}") from error
-
-
-def form_overrides(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Turn the fields of a form, by ``section.key``, into overrides: those that are not empty, 0 or the usual default.
-
-    A field left as it is says nothing, so that the recipe decides.
-    """
-    usual = RunSettings().model_dump(mode="json")
-
-    def default(key: str) -> Any:
-        return reduce(lambda section, name: section[name], key.split("."), usual)
-
-    return tuple(f"{key}={json.dumps(value)}" for key, value in values.items() if value and value != default(key))
-
-
-def _known_keys(location: tuple[int | str, ...]) -> str:
-    section: type[BaseModel] = RunSettings
-    for part in location:
-        annotation = section.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return ""
-        section = annotation
-    return ", ".join(section.model_fields)
-
-
-def _apply(values: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise SettingsError(f"override {override!r} must look like train.epochs=3")
-    *sections, last = key.strip().split(".")
-    target = values
-    for section in sections:
-        inner = target.setdefault(section, {})
-        if not isinstance(inner, dict):
-            raise SettingsError(f"override {override!r}: {section} holds a value, not a section")
-        target = inner
-    try:
-        target[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"override {override!r}: the value is not valid YAML") from error

@@ -5,15 +5,15 @@ import pytest
 import SimpleITK
 from numpy.typing import NDArray
 
-from boneseg.config import PrepareSettings
-from boneseg.dataset.local import local_series
-from boneseg.dataset.read import LabelledSeries, read_labelled
 from boneseg.errors import BonesegError, LabelError, SeriesError
 from boneseg.geometry import Geometry, to_axial
+from boneseg.ingest.local import local_series
+from boneseg.ingest.read import LabelledSeries, read_labelled
 from boneseg.nifti import write_volume
+from boneseg.settings.schema import PrepareSettings
 from boneseg.storage.catalogue import FileKind, GeometryRecord, LabelRow, ObjectRef, SeriesRow
 from boneseg.storage.hashing import sha256_file
-from tests.dataset.ct_files import body, dicom, nifti, place, seg_label
+from tests.ct_files import body, dicom, nifti, place, seg_label
 
 SETTINGS = PrepareSettings()
 

@@ -15,8 +15,9 @@ from boneseg.dicom.segmentation import read_segmentation
 from boneseg.dicom.series import AIR_HU, read_slice
 from boneseg.errors import LabelError, SeriesError
 from boneseg.nifti import is_nifti, read_first_slice, read_geometry, read_volume
-from boneseg.storage.catalogue import FileKind, GeometryRecord, ObjectRef, Record
+from boneseg.storage.catalogue import FileKind, GeometryRecord, ObjectRef
 from boneseg.storage.hashing import combine, pseudonym, sha256_array
+from boneseg.storage.records import Record
 
 FACTS_VERSION = 1
 """Rises when the same file gives other facts than before, so that old ones are not re-used."""

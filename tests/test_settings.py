@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from boneseg.config import RunSettings, load_settings, parse_settings, stable_hash, work_folder
 from boneseg.errors import SettingsError
+from boneseg.identity import stable_hash
+from boneseg.settings.loading import load_settings, parse_settings, work_folder
+from boneseg.settings.schema import RunSettings
 
 
 def test_file_then_overrides(tmp_path: Path) -> None:
@@ -83,7 +85,7 @@ def test_hash_depends_on_values_not_on_order_or_process() -> None:
     first = load_settings(overrides=("train.epochs=3", "train.seed=1"))
     assert first.stable_hash() == load_settings(overrides=("train.seed=1", "train.epochs=3")).stable_hash()
     assert first.stable_hash() != RunSettings().stable_hash()
-    code = "from boneseg.config import RunSettings; print(RunSettings().stable_hash())"
+    code = "from boneseg.settings.schema import RunSettings; print(RunSettings().stable_hash())"
     other = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert other.stdout.strip() == RunSettings().stable_hash()
 
@@ -98,7 +100,7 @@ def test_work_folder_comes_from_the_environment(tmp_path: Path, monkeypatch: pyt
 
 def test_package_is_light_to_import() -> None:
     code = (
-        "import sys, boneseg, boneseg.config, boneseg.cli\n"
+        "import sys, boneseg, boneseg.settings.loading, boneseg.cli\n"
         "heavy = {'torch', 'ray', 'kfp', 'mlflow', 'matplotlib', 'segmentation_models_pytorch', 'albumentations', "
         "'highdicom', 'minio'}\n"
         "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from boneseg.dataset.checks import check_label, check_values
 from boneseg.errors import SeriesError
+from boneseg.ingest.checks import check_label, check_values
 
 
 def body() -> tuple[np.ndarray, np.ndarray]:

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from boneseg.config import BONE, OUTLINE
 from boneseg.errors import SeriesError
+from boneseg.scheme import BONE, OUTLINE
 
 HIGHEST_LOW = -300
 """A CT series shows some air; above this in the lowest voxel, it was cropped or its values are not HU."""

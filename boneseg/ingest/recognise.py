@@ -11,12 +11,12 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from boneseg.dataset.facts import Kind, ObjectFacts, Plane
-from boneseg.dataset.labels import assign_labels
 from boneseg.dicom.header import CT_IMAGE, SliceHeader
 from boneseg.dicom.series import sort_slices
 from boneseg.errors import SeriesError
 from boneseg.geometry import Geometry
+from boneseg.ingest.facts import Kind, ObjectFacts, Plane
+from boneseg.ingest.labels import assign_labels
 from boneseg.storage.catalogue import FileKind, GeometryRecord, Problem, SeriesRow
 from boneseg.storage.hashing import combine, pseudonym
 

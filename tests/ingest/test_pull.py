@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from boneseg.config import PullSettings, StoreSettings
-from boneseg.dataset import pull as module
-from boneseg.dataset.pull import PullResult, fingerprint, pull
 from boneseg.errors import DataError, StoreError
+from boneseg.ingest import pull as module
+from boneseg.ingest.pull import PullResult, fingerprint, pull
+from boneseg.settings.schema import PullSettings, StoreSettings
 from boneseg.storage import layout
 from boneseg.storage.cache import Cache
 from boneseg.storage.catalogue import Catalogue
@@ -16,7 +16,7 @@ from boneseg.storage.client import Credentials, ObjectStore
 from boneseg.storage.hashing import sha256_file
 from boneseg.storage.upload import upload_folder
 from boneseg.storage.workspace import Workspace
-from tests.dataset.ct_files import dicom, nifti, nifti_label, truncate
+from tests.ct_files import dicom, nifti, nifti_label, truncate
 
 PATIENT = "MUSTERMANN-4711"
 

@@ -1,0 +1,1 @@
+"""From objects of a bucket to recognised, checked CT series with labels."""

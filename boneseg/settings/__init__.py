@@ -1,0 +1,1 @@
+"""Settings of a run: their schema, how they are loaded, and the recipes they start from."""
