@@ -5,7 +5,14 @@ from pydantic import BaseModel
 
 from boneseg.identity import Fields, stable_hash
 from boneseg.settings import identities
-from boneseg.settings.schema import EvaluateSettings, ModelSettings, PrepareSettings, Section, TrainSettings, TuneSettings
+from boneseg.settings.schema import (
+    EvaluateSettings,
+    ModelSettings,
+    PrepareSettings,
+    Section,
+    TrainSettings,
+    TuneSettings,
+)
 
 
 def paths_of(section: type[BaseModel], prefix: str = "") -> set[str]:
