@@ -7,6 +7,9 @@ class BonesegError(Exception):
     The command line prints the sentence and exits with 1; any other exception is a bug of ours.
     """
 
+    transient = False
+    """Whether the same may work in a while without anybody doing anything, so that trying again is worth it."""
+
 
 class SettingsError(BonesegError):
     """A setting is unknown, out of range or contradicts another."""
