@@ -10,9 +10,14 @@ class BonesegError(Exception):
         transient: whether the same again may end well, because something around the work failed and not the work.
     """
 
+<<<<<<< HEAD
     def __init__(self, message: str, *, transient: bool = False) -> None:
         super().__init__(message)
         self.transient = transient
+=======
+    transient = False
+    """Whether the same may work in a while without anybody doing anything, so that trying again is worth it."""
+>>>>>>> training
 
 
 class SettingsError(BonesegError):
