@@ -16,6 +16,7 @@ from boneseg.errors import SettingsError, StoreError
 from boneseg.storage.catalogue import ObjectRef
 from boneseg.storage.client import ObjectInfo, ObjectStore
 from boneseg.storage.hashing import sha256_file
+from boneseg.storage.private import FILE_MODE, make_private
 
 LIMIT_VARIABLE = "BONESEG_CACHE_GB"
 DEFAULT_LIMIT_BYTES = 50 * 2**30
@@ -137,7 +138,8 @@ class Cache:
     def _partial(self) -> Iterator[Path]:
         path = self.folder / "partial" / uuid.uuid4().hex
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_private(self.folder)
+            make_private(path.parent)
             yield path
         except OSError as error:
             raise StoreError(f"{self.folder}: cannot write to the cache ({_why(error)}); free some space") from error
@@ -147,7 +149,8 @@ class Cache:
 
     def _keep(self, partial: Path, path: Path) -> None:
         size = partial.stat().st_size
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(path.parent)
+        partial.chmod(FILE_MODE)
         partial.replace(path)
         _touch(path)
         with _added_lock:
