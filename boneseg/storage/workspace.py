@@ -10,7 +10,7 @@ from pathlib import Path
 
 from boneseg.storage import layout
 from boneseg.storage.client import ObjectStore
-from boneseg.storage.private import protect_work_folder
+from boneseg.storage.protect import protect_work_folder
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from boneseg.storage.client import Credentials, ObjectStore
 from boneseg.storage.embedded import ports as port_numbers
 from boneseg.storage.embedded import process
 from boneseg.storage.embedded.certificates import guarded, make_certificates
-from boneseg.storage.private import make_private, protect_work_folder, shut_tree, write_private
+from boneseg.storage.protect import make_private, protect_work_folder, shut_tree, write_private
 
 ENDPOINT_VARIABLE = "BONESEG_S3_ENDPOINT"
 MIN_FREE_BYTES = 256 * 2**20
@@ -121,14 +121,16 @@ def open_store(settings: StoreSettings, folder: Path) -> ObjectStore:
     if endpoint:
         if not endpoint.startswith(("http://", "https://")):
             raise StoreError(f"{ENDPOINT_VARIABLE}={endpoint} must start with http:// or https://")
-        return ObjectStore(endpoint, settings.bucket, Credentials.from_environment(), settings.region)
+        store = ObjectStore(endpoint, settings.bucket, region=settings.region)
+        _ = store.credentials  # now, so that missing ones are told before anything else
+        return store
     running = status(folder)
     if running is None:
         raise StoreError(
             f"no object store runs in {folder}: start it with 'boneseg store start', or set store.endpoint to an S3 "
             "endpoint"
         )
-    return ObjectStore(running.endpoint, settings.bucket, credentials(folder), settings.region)
+    return ObjectStore(running.endpoint, settings.bucket, credentials(folder), settings.region, _home(folder))
 
 
 def _home(folder: Path) -> Path:

@@ -13,7 +13,7 @@ import ipaddress
 import ssl
 from pathlib import Path
 
-from boneseg.storage.private import make_private, write_private
+from boneseg.storage.protect import make_private, write_private
 
 _CONFIGURATION, _FOLDER = "security.toml", "tls"
 _AUTHORITY, _CERTIFICATE, _KEY = "authority.pem", "store.pem", "store.key"

@@ -14,8 +14,9 @@ from pathlib import Path
 from boneseg.errors import StoreError
 
 SERVICES = ("s3", "master", "volume", "filer", "admin")
-GRPC_OFFSET = 10_000
-"""From a service's port to its gRPC port: where the server's own worker looks for the admin's."""
+GRPC_OFFSET = 10_007
+"""From a service's port to its gRPC port. Not 10,000, where the server's maintenance worker looks for the admin's:
+while that is connected, every stop takes ten seconds, and the master compacts without it."""
 _PORTS = range(12_000, 32_000 - GRPC_OFFSET)  # all below the ports the kernel gives to outgoing connections
 _SOCKETS = Path("/tmp")  # the server knows no other place
 _OLD_SECONDS = 60.0

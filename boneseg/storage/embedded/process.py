@@ -26,7 +26,7 @@ from pathlib import Path
 from boneseg.errors import StoreError
 from boneseg.storage.embedded import ports as port_numbers
 from boneseg.storage.embedded.certificates import client_context
-from boneseg.storage.private import FILE_MODE, make_private, write_private
+from boneseg.storage.protect import FILE_MODE, make_private, write_private
 
 CREDENTIALS = "s3.json"
 START_SECONDS, STOP_SECONDS, KILL_SECONDS, POLL_SECONDS = 90.0, 20.0, 20.0, 0.05

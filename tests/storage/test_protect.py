@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from boneseg.storage.private import make_private, protect_work_folder, shut_tree, write_private
+from boneseg.storage.protect import make_private, protect_work_folder, shut_tree, write_private
 from boneseg.storage.workspace import Workspace
 
 
