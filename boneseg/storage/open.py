@@ -23,7 +23,6 @@ def open_workspace(settings: RunSettings, folder: Path | None = None) -> Workspa
         StoreError: the store does not answer, refuses the credentials or is not started, or the bucket is not there.
     """
     folder = folder or work_folder()
-    folder.mkdir(parents=True, exist_ok=True)
     store = embedded.open_store(settings.store, folder)
     running = embedded.status(folder)
     if running is not None and running.endpoint == store.endpoint:

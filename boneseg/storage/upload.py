@@ -21,11 +21,14 @@ def upload_folder(store: ObjectStore, folder: Path, prefix: str, parallel: int =
         How many files were sent.
 
     Raises:
-        DataError: the folder does not exist or holds no file.
+        DataError: the folder does not exist or holds no file, or a file cannot be read or has a name that no object
+            can have.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; name the folder that holds the CT series")
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    for path in files:
+        _check_name(path)
     if not files:
         raise DataError(f"{folder} holds no file; name the folder that holds the CT series")
     there = {item.key: item for item in store.list(prefix)}
@@ -33,10 +36,20 @@ def upload_folder(store: ObjectStore, folder: Path, prefix: str, parallel: int =
     def send(path: Path) -> bool:
         key = prefix + path.relative_to(folder).as_posix()
         known = there.get(key)
-        if known is not None and known.size == path.stat().st_size and known.etag == etag_of(path):
-            return False
+        try:
+            if known is not None and known.size == path.stat().st_size and known.etag == etag_of(path):
+                return False
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({error.strerror or error}); mend it, or move it away") from error
         store.upload(path, key)
         return True
 
     with ThreadPoolExecutor(parallel) as pool:
         return sum(track(pool.map(send, files), "upload", total=len(files), unit="files"))
+
+
+def _check_name(path: Path) -> None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:  # bytes that are not UTF-8
+        raise DataError(f"{str(path)!r} has a name that is not UTF-8; rename it") from error

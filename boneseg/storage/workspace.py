@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from boneseg.storage import layout
 from boneseg.storage.client import ObjectStore
+from boneseg.storage.protect import protect_work_folder
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """A bucket and a local folder. Everything local can be thrown away: it is made again from the bucket."""
+    """A bucket and a local folder, which only this user can read.
+
+    Everything local can be thrown away: it is made again from the bucket.
+    """
 
     store: ObjectStore
     folder: Path
+
+    def __post_init__(self) -> None:
+        with suppress(OSError):  # what cannot be written there is told by who writes it
+            protect_work_folder(self.folder)
 
     @property
     def cache(self) -> Path:
