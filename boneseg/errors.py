@@ -5,19 +5,10 @@ class BonesegError(Exception):
     """A fault that the user can mend: one sentence that names the thing and the fix.
 
     The command line prints the sentence and exits with 1; any other exception is a bug of ours.
-
-    Attributes:
-        transient: whether the same again may end well, because something around the work failed and not the work.
     """
 
-<<<<<<< HEAD
-    def __init__(self, message: str, *, transient: bool = False) -> None:
-        super().__init__(message)
-        self.transient = transient
-=======
     transient = False
-    """Whether the same may work in a while without anybody doing anything, so that trying again is worth it."""
->>>>>>> training
+    """Whether the same again may end well, because something around the work failed and not the work."""
 
 
 class SettingsError(BonesegError):

@@ -26,6 +26,8 @@ _answered: set[str] = set()
 class StoreAwayError(StoreError):
     """The store does not answer, or says that it cannot now: the same request may succeed later."""
 
+    transient = True
+
 
 @dataclass
 class _Outage:

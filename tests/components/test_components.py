@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from kfp import dsl
 
-from boneseg.errors import BonesegError, DataError, SettingsError, StoreError
+from boneseg.errors import BonesegError, DataError, SettingsError
 from boneseg.settings.loading import load_settings, parse_settings
 from boneseg.settings.schema import RunSettings
 from boneseg.steps import RUN_VARIABLE, step
 from boneseg.storage import layout
+from boneseg.storage.patience import StoreAwayError
 from boneseg.storage.workspace import Workspace
 from components.configure.component import configure
 from components.evaluate.component import evaluate
@@ -67,7 +68,7 @@ def test_a_retry_does_not_repeat_what_cannot_end_otherwise(
 @pytest.mark.parametrize(
     ("error", "again"),
     [
-        (StoreError("the store does not answer", transient=True), True),
+        (StoreAwayError("the store does not answer"), True),
         (OSError("the node's disk"), True),
         (SettingsError("a wrong setting"), False),
     ],
