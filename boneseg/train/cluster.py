@@ -78,7 +78,7 @@ def _watched() -> Iterator[str]:
     mark = secrets.token_hex(16)
     watcher = subprocess.Popen(
         # Apart from the terminal's group: Ctrl-C ends the training, not who cleans up after it.
-        [sys.executable, "-I", watch.__file__, mark],
+        [sys.executable, "-I", watch.__file__, mark, str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -87,7 +87,7 @@ def _watched() -> Iterator[str]:
     try:
         yield mark
     finally:
-        watch.end(mark, quiet_rounds=1)
+        watch.end(mark, os.getpid(), quiet_rounds=1)
         watcher.communicate(b"done\n")
 
 

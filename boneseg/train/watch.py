@@ -1,7 +1,7 @@
 """Ends the processes of a local Ray cluster when the one that started it is gone, however it went.
 
-``python boneseg/train/watch.py MARK`` with the starter's end of a pipe as standard input: a line says that all is well
-and ends the watch; the end of the pipe without one says that the starter died. Plain Python, no imports of boneseg.
+``python boneseg/train/watch.py MARK PID`` with the starter's end of a pipe as standard input: a line says that all is
+well and ends the watch; the end of the pipe without one says that the starter died. It imports nothing of boneseg.
 """
 
 import os
@@ -15,25 +15,41 @@ VARIABLE = "BONESEG_CLUSTER"
 QUIET_ROUNDS, ROUND_SECONDS, MOST_ROUNDS = 3, 0.3, 100
 
 
-def marked(mark: str) -> list[int]:
-    """Return the numbers of the processes that carry a mark, this one left out."""
+def members(mark: str, starter: int) -> list[int]:
+    """Return the numbers of the processes of a cluster.
+
+    Args:
+        mark: in the environment of all of them; but those that change their title overwrite their environment.
+        starter: number of the process that started Ray. It is the end of the name of Ray's session folder, in which
+            every one of its processes has its log open.
+    """
     wanted = f"{VARIABLE}={mark}".encode()
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
+        if int(folder.name) in (os.getpid(), starter):
+            continue
         try:
-            environment = (folder / "environ").read_bytes()
+            marked = wanted in (folder / "environ").read_bytes().split(b"\0")
+            if marked or any(_of_session(file, starter) for file in (folder / "fd").iterdir()):
+                found.append(int(folder.name))
         except OSError:
             continue  # somebody else's, or gone
-        if wanted in environment.split(b"\0") and int(folder.name) != os.getpid():
-            found.append(int(folder.name))
     return found
 
 
-def end(mark: str, quiet_rounds: int = QUIET_ROUNDS) -> None:
-    """Kill what carries the mark, until nothing new appears."""
+def _of_session(file: Path, starter: int) -> bool:
+    try:
+        folders = file.readlink().parts
+    except OSError:
+        return False
+    return any(name.startswith("session_") and name.endswith(f"_{starter}") for name in folders)
+
+
+def end(mark: str, starter: int, quiet_rounds: int = QUIET_ROUNDS) -> None:
+    """Kill a cluster's processes, until nothing new appears."""
     quiet = 0
     for _ in range(MOST_ROUNDS):
-        numbers = marked(mark)
+        numbers = members(mark, starter)
         for number in numbers:
             try:
                 os.kill(number, signal.SIGKILL)
@@ -46,4 +62,4 @@ def end(mark: str, quiet_rounds: int = QUIET_ROUNDS) -> None:
 
 
 if __name__ == "__main__" and not sys.stdin.buffer.readline():
-    end(sys.argv[1])
+    end(sys.argv[1], int(sys.argv[2]))
