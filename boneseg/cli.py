@@ -104,13 +104,13 @@ def store_status() -> None:
 @with_settings
 def upload(folder: Path, config: Path | None, overrides: tuple[str, ...]) -> None:
     """Put a FOLDER of CT series and labels into the bucket."""
+    from boneseg.storage.open import open_workspace
     from boneseg.storage.upload import upload_folder
 
-    stages = _stages(config, overrides)
-    stages.workspace.store.ensure_bucket()
-    settings = stages.settings
-    sent = upload_folder(stages.workspace.store, folder, settings.store.raw_prefix, settings.pull.parallel)
-    click.echo(f"{sent} files sent to {stages.workspace.store.uri(settings.store.raw_prefix)}")
+    settings = _settings(config, overrides)
+    bucket = open_workspace(settings, create=True).store
+    sent = upload_folder(bucket, folder, settings.store.raw_prefix, settings.pull.parallel)
+    click.echo(f"{sent} files sent to {bucket.uri(settings.store.raw_prefix)}")
 
 
 @cli.command(epilog="Example: boneseg pull --set store.bucket=pelvis")

@@ -172,9 +172,10 @@ def _explain_connection(reason: BaseException, endpoint: str) -> StoreError:
     if isinstance(reason, NameResolutionError):
         return StoreAwayError(f"{endpoint} does not answer (no machine is known by the name {host}): {check}")
     causes: list[tuple[tuple[type[BaseException], ...], str]] = [
-        ((ConnectTimeoutError,), "no connection in time: a firewall, or no such machine"),
-        ((ReadTimeoutError,), "it takes connections and then says nothing"),
         ((ConnectionRefusedError,), "connection refused: nothing listens at that port"),
+        ((ReadTimeoutError,), "it takes connections and then says nothing"),
+        ((NewConnectionError,), "no way to that machine"),
+        ((ConnectTimeoutError,), "no connection in time: a firewall, or no such machine"),
         ((http.client.IncompleteRead, http.client.HTTPException, ConnectionError), "it breaks connections off"),
     ]
     chain = [reason, reason.__cause__, reason.__context__, *reason.args]

@@ -14,7 +14,8 @@ from boneseg.errors import SettingsError, StoreError
 
 LIMIT_VARIABLE = "BONESEG_STORE_WAIT_SECONDS"
 DEFAULT_LIMIT_SECONDS = 900.0
-SAY_EVERY_SECONDS = 60.0
+SAY_FIRST_SECONDS, SAY_EVERY_SECONDS = 1.0, 60.0
+"""A single failure is not worth a line: most are gone at the second try."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 10.0
 
 _log = logging.getLogger(__name__)
@@ -92,8 +93,7 @@ class Patience:
         with _lock:
             outage = _outages.get(self._endpoint)
             if outage is None:
-                # A single failure is not worth a line: most are gone at the second try.
-                _outages[self._endpoint] = _Outage(now, now - SAY_EVERY_SECONDS + 1)
+                _outages[self._endpoint] = _Outage(now, now - SAY_EVERY_SECONDS + SAY_FIRST_SECONDS)
                 return
             if now - outage.said < SAY_EVERY_SECONDS:
                 return

@@ -34,6 +34,8 @@ FOUND_SECONDS = 2.0
 """For a process that was just launched to become the server."""
 UMASK = 0o077
 _LIVE_LOCK, _CALL_LOCK, _STATE, _LOG = "live.lock", "call.lock", "state.json", "store.log"
+# HTTP/2, which Go speaks over TLS where it may, is slower here, and connections of it outlive a stop by half a minute.
+_ENVIRONMENT = {"GOMEMLIMIT": "512MiB", "GODEBUG": "http2client=0,http2server=0"}
 _PORT_ARGUMENT = re.compile(r"-(\w+\.port(?:\.grpc)?)=(\d+)")
 
 
@@ -79,8 +81,7 @@ def launch(home: Path, ports: dict[str, int]) -> Server:
         process = subprocess.Popen(
             command,
             cwd=home,
-            # HOME: so that no configuration of another server, in the user's own, counts.
-            env=inherited | {"GOMEMLIMIT": "512MiB", "HOME": str(home)},
+            env=inherited | _ENVIRONMENT | {"HOME": str(home)},  # no configuration in the user's own counts
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
