@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from boneseg.dicom.header import damaged, read_header
+from boneseg.dicom.segmentation_references import References, references_of
 from boneseg.errors import LabelError, SeriesError
 from boneseg.geometry import Geometry, from_dicom
 
@@ -66,14 +67,23 @@ def read_segmentation(path: Path) -> tuple[NDArray[np.uint8], Geometry, dict[int
     return volume, geometry, names
 
 
-def _open(path: Path) -> Any:
+def read_references(path: Path) -> References:
+    """Read which series and images a DICOM SEG was drawn on, without its frames.
+
+    Raises:
+        LabelError: not a DICOM SEG, or damaged.
+    """
+    return references_of(_open(path, stop_before_pixels=True))
+
+
+def _open(path: Path, stop_before_pixels: bool = False) -> Any:
     try:
         header = read_header(path)
     except SeriesError as error:
         raise LabelError(str(error)) from error
     if header is None or not header.is_seg:
         raise LabelError(f"{path.name}: not a DICOM SEG file")
-    return pydicom.dcmread(path, force=True)
+    return pydicom.dcmread(path, force=True, stop_before_pixels=stop_before_pixels)
 
 
 def _frames(path: Path, data: Any) -> _Frames:
