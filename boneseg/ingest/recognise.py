@@ -227,11 +227,11 @@ def _content(item: ObjectFacts) -> tuple[int, str]:
     return round(distance(item) / _SAME_POSITION_MM), item.pixels
 
 
-def _from_label(found: _Found, folder: str) -> int:
-    """Return by how many folders a folder lies below the nearest one that it has in common with a label."""
+def _from_label(found: _Found, folder: str) -> tuple[int, int]:
+    """Return how far a folder is from the labels: first by folders in common with the nearest one, then by depth."""
     parts = PurePosixPath(folder).parts
-    shared = [_common(parts, PurePosixPath(other).parts) for other in found.label_folders]
-    return len(parts) - max(shared, default=0)
+    shared = max((_common(parts, PurePosixPath(other).parts) for other in found.label_folders), default=0)
+    return -shared, len(parts) - shared
 
 
 def _common(one: tuple[str, ...], two: tuple[str, ...]) -> int:
