@@ -21,7 +21,6 @@ __all__ = ["AIR_HU", "SortedSeries", "read_series", "read_slice", "sort_slices"]
 
 _SAME_DIRECTION = 1e-3
 _SAME_POSITION_MM = 1e-2
-_REGULAR = 0.05
 _UNIT_LENGTH = 1e-2
 _RIGHT_ANGLE = 1e-3
 _PIXEL_MM = (0.01, 20.0)
@@ -108,12 +107,18 @@ def sort_slices(headers: Sequence[SliceHeader], max_gap: float, max_tilt_degrees
     normal = np.cross(orientation[:3], orientation[3:])
     distances = positions @ normal
     order = [int(index) for index in np.argsort(distances, kind="stable")]
-    warnings = _check_distances([headers[index].name for index in order], distances[order], max_gap)
-    warnings += _missing_numbers([headers[index] for index in order], distances[order])
+    _check_distances([headers[index].name for index in order], distances[order], max_gap)
     positions = positions[order]
-    warnings += _check_stacking(positions, normal, max_tilt_degrees, max(pixel_spacing))
+    warnings = _check_stacking(positions, normal, max_tilt_degrees, max(pixel_spacing))
+    warnings += _missing_numbers([headers[index] for index in order], distances[order])
     warnings += _check_rescales(headers)
     geometry = from_dicom(positions, orientation, pixel_spacing, headers[0].rows, headers[0].columns)
+    if geometry.uneven is not None:
+        steps = np.diff(distances[order])
+        warnings.append(
+            f"slice distances vary from {steps.min():.2f} to {steps.max():.2f} mm: masks lie on the slices, "
+            "but a NIfTI file, the network and distances in mm take the mean"
+        )
     return SortedSeries(order, geometry, warnings)
 
 
@@ -195,8 +200,8 @@ def _check_place(
         raise SeriesError(f"{name}: ImagePositionPatient is farther than 100 m; export the series again")
 
 
-def _check_distances(names: list[str], distances: NDArray[np.float64], max_gap: float) -> list[str]:
-    """Refuse doubled and missing slices; warn where distances vary. Everything is in sorted order."""
+def _check_distances(names: list[str], distances: NDArray[np.float64], max_gap: float) -> None:
+    """Refuse doubled and missing slices. Everything is in sorted order."""
     steps = np.diff(distances)
     narrowest, widest = int(steps.argmin()), int(steps.argmax())
     if steps[narrowest] < _SAME_POSITION_MM:
@@ -209,9 +214,6 @@ def _check_distances(names: list[str], distances: NDArray[np.float64], max_gap: 
         pair = f"{names[widest]} and {names[widest + 1]}"
         gap = f"{steps[widest]:.2f} mm where {median:.2f} mm is usual"
         raise SeriesError(f"slices are missing between {pair} ({gap}); complete the series or raise prepare.max_gap")
-    if steps[widest] - steps[narrowest] > _REGULAR * median:
-        return [f"slice distances vary from {steps[narrowest]:.2f} to {steps[widest]:.2f} mm; their mean is used"]
-    return []
 
 
 def _check_rescales(headers: Sequence[SliceHeader]) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boneseg.dicom.header import CT_IMAGE, SliceHeader, read_header
-from boneseg.dicom.segmentation import read_segmentation
+from boneseg.dicom.segmentation import read_references, read_segmentation
 from boneseg.dicom.series import AIR_HU, read_slice
 from boneseg.errors import LabelError, SeriesError
 from boneseg.nifti import is_nifti, read_first_slice, read_geometry, read_volume
@@ -19,7 +19,7 @@ from boneseg.storage.catalogue import FileKind, GeometryRecord, ObjectRef
 from boneseg.storage.hashing import combine, pseudonym, sha256_array
 from boneseg.storage.records import Record
 
-FACTS_VERSION = 1
+FACTS_VERSION = 2
 """Rises when the same file gives other facts than before, so that old ones are not re-used."""
 
 AIR_BELOW_HU = -200
@@ -80,6 +80,12 @@ class ObjectFacts(Record):
     """Label values above 0 that occur."""
     pixels: str = ""
     """Hash of the HU: of a slice, or of all slices of a volume in order."""
+    referenced_series: str = ""
+    """Of a DICOM SEG: keyed hash of the series that it was drawn on, as ``series`` of that series' slices."""
+    referenced_images: tuple[str, ...] = ()
+    """Of a DICOM SEG: keyed hashes (``image``) of the SOPInstanceUIDs of the images that it was drawn on."""
+    frame_of_reference: str = ""
+    """Keyed hash (``frame``) of FrameOfReferenceUID."""
 
 
 def inspect(path: Path, ref: ObjectRef, secret: bytes) -> ObjectFacts:
@@ -108,12 +114,18 @@ def inspect(path: Path, ref: ObjectRef, secret: bytes) -> ObjectFacts:
 def _dicom(path: Path, ref: ObjectRef, header: SliceHeader, secret: bytes) -> ObjectFacts:
     if header.is_seg:
         volume, geometry, _ = read_segmentation(path)
+        references = read_references(path)
         return ObjectFacts(
             ref=ref,
             kind=Kind.LABEL,
             file=FileKind.DICOM_SEG,
             geometry=GeometryRecord.of(geometry),
             values=_label_values(volume) or (),
+            patient=_keyed(secret, "patient", header.patient_id),
+            study=_keyed(secret, "study", header.study_uid),
+            referenced_series=_keyed(secret, "series", references.series),
+            referenced_images=tuple(_keyed(secret, "image", uid) for uid in references.images),
+            frame_of_reference=_keyed(secret, "frame", references.frame_of_reference),
         )
     reason = _not_ct(header)
     if reason is not None:
