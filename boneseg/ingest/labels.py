@@ -169,7 +169,7 @@ def _folders_with_images(images: Iterable[str], prefix: str) -> set[PurePosixPat
 
 def _of_row(row: SeriesRow) -> _Place:
     path = PurePosixPath(row.source)
-    folder = path.parent if row.kind == FileKind.NIFTI else path
+    folder = path.parent if len(row.objects) == 1 else path  # a volume in one file goes by its name, slices by theirs
     return _Place(row.source, folder, row.geometry.geometry())
 
 

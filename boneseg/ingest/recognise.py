@@ -68,7 +68,7 @@ def assemble(
         _add_dicom(found, group)
     for item in ordered:
         if item.kind == Kind.VOLUME:
-            _add_nifti(found, item)
+            _add_volume(found, item)
     _name_unused(found, ordered)
     images = _images(ordered) - found.copies
     rows, problems = assign_labels(found.rows, ordered, images, prefix)
@@ -228,7 +228,7 @@ def _header(item: ObjectFacts) -> SliceHeader:
     )
 
 
-def _add_nifti(found: _Found, item: ObjectFacts) -> None:
+def _add_volume(found: _Found, item: ObjectFacts) -> None:
     assert item.geometry is not None
     assert item.hu_range is not None
     source = found.name(item.ref.key)
@@ -237,15 +237,15 @@ def _add_nifti(found: _Found, item: ObjectFacts) -> None:
         return
     # A file is a patient: nothing in NIfTI says more, and a rule that counts a folder's files would move patients
     # when files are added.
-    patient = pseudonym(found.secret, "file", source)
+    place = pseudonym(found.secret, "file", source)
     found.rows.append(
         SeriesRow(
             series=_content_name(item.geometry.geometry(), item.pixels),
             source=source,
-            kind=FileKind.NIFTI,
+            kind=item.file or FileKind.NIFTI,
             objects=(item.ref,),
-            patient=patient,
-            study=patient,
+            patient=item.patient or item.study or place,
+            study=item.study or place,
             modality="CT",
             geometry=item.geometry,
             hu_range=item.hu_range,
