@@ -11,13 +11,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from boneseg.dicom.file import remains
-from boneseg.dicom.header import CT_CLASSES, SECONDARY_CAPTURES, SliceHeader, read_frames
+from boneseg.dicom.header import CT_CLASSES, SECONDARY_CAPTURES, SEGMENTATIONS, SliceHeader, read_frames
+from boneseg.dicom.marks import MARKS, TIMES, Marks, read_identity, read_marks
 from boneseg.dicom.pixels import WINDOWED, is_windowed, read_planes
 from boneseg.dicom.segmentation import read_references, read_segmentation
+from boneseg.dicom.segments import read_segment_names
 from boneseg.dicom.series import AIR_HU, check_frames, read_slice, sort_slices
 from boneseg.errors import BonesegError, LabelError, SeriesError
+from boneseg.ingest.anatomy import best_name, known_words
 from boneseg.nifti import is_nifti, read_first_slice, read_geometry, read_volume
 from boneseg.storage.catalogue import FileKind, GeometryRecord, ObjectRef
 from boneseg.storage.hashing import combine, pseudonym, sha256_array
@@ -32,6 +36,8 @@ MAX_LABEL_VALUES = 256
 MIN_HU_SPREAD = 200
 MIN_VOXEL_MM3 = 1e-6
 _HIGHEST_VALUE = 65535
+_MARK_DIGITS = 8
+_LONGEST_MOVE_S = 100 * 365 * 86400
 _OF_THE_MACHINE = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
 _volumes_at_once = threading.BoundedSemaphore(2)  # a volume is read whole, and many files are read at the same time
 
@@ -43,7 +49,7 @@ class Kind(StrEnum):
     VOLUME = "volume"
     LABEL = "label"
     IGNORED = "ignored"
-    """Readable, but neither CT nor label; ``reason`` says what, and is empty where it is not worth a word."""
+    """Neither CT nor label; ``reason`` says what."""
     BROKEN = "broken"
     """Looks like CT or a label, but cannot be used; ``reason`` says why."""
 
@@ -91,6 +97,16 @@ class ObjectFacts(Record):
     """Of a DICOM SEG: keyed hashes (``image``) of the SOPInstanceUIDs of the images that it was drawn on."""
     frame_of_reference: str = ""
     """Keyed hash (``frame``) of FrameOfReferenceUID."""
+    image: str = ""
+    """Of a slice: keyed hash of its SOPInstanceUID."""
+    marks: tuple[str, ...] = ()
+    """Of a slice: keyed hashes, 8 digits, of what says which pass it is of: ``marks.MARKS``; empty where not said."""
+    orders: tuple[float | None, ...] = ()
+    """Of a slice: ``marks.ORDERS``; times are moved by a keyed span, one for a study: only differences are kept."""
+    segments: dict[int, str] = Field(default_factory=dict)
+    """Of a DICOM SEG: value -> what of the segment's name is a word of anatomy."""
+    is_picture: bool = False
+    """Whether a file that is not used shows a patient all the same: a label beside it may be drawn on it."""
 
 
 def inspect(path: Path, ref: ObjectRef, secret: bytes) -> ObjectFacts:
@@ -109,10 +125,11 @@ def inspect(path: Path, ref: ObjectRef, secret: bytes) -> ObjectFacts:
         broken = broken.model_copy(update={"file": FileKind.DICOM})
         frames = read_frames(path)
         if frames is None:
-            rest = remains(path)
-            return broken.model_copy(update={"reason": rest}) if rest else ObjectFacts(ref=ref, kind=Kind.IGNORED)
+            return _unrecognised(path, broken)
         return _dicom(path, ref, frames, secret)
     except (SeriesError, LabelError) as error:
+        if broken.file == FileKind.DICOM:
+            broken = _identified(path, broken, secret)
         # The local copy has a name of its own; people know the object by its key, which stands beside the reason.
         reason = str(error).removeprefix(f"{path.name}: ").replace(path.name, PurePosixPath(ref.key).name)
     except MemoryError:
@@ -122,6 +139,13 @@ def inspect(path: Path, ref: ObjectRef, secret: bytes) -> ObjectFacts:
             raise
         reason = f"cannot be read ({type(error).__name__}), though it looks whole; export it again, and report this"
     return broken.model_copy(update={"reason": reason})
+
+
+def _unrecognised(path: Path, broken: ObjectFacts) -> ObjectFacts:
+    if reason := remains(path):
+        return broken.model_copy(update={"reason": reason})
+    reason = "neither DICOM nor NIfTI" if path.stat().st_size else "the file is empty"
+    return ObjectFacts(ref=broken.ref, kind=Kind.IGNORED, reason=reason)
 
 
 def _dicom(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes) -> ObjectFacts:
@@ -135,6 +159,7 @@ def _dicom(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes)
             file=FileKind.DICOM_SEG,
             geometry=GeometryRecord.of(geometry),
             values=_label_values(volume) or (),
+            segments={value: known_words(best_name(*names)) for value, names in read_segment_names(path).items()},
             patient=_keyed(secret, "patient", header.patient_id),
             study=_keyed(secret, "study", header.study_uid),
             referenced_series=_keyed(secret, "series", references.series),
@@ -143,7 +168,11 @@ def _dicom(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes)
         )
     reason = _not_ct(header)
     if reason is not None:
-        return ObjectFacts(ref=ref, kind=Kind.IGNORED, reason=reason)
+        is_picture = header.rows > 0 and header.position is not None
+        return ObjectFacts(ref=ref, kind=Kind.IGNORED, reason=reason, is_picture=is_picture)
+    marks = read_marks(path)
+    if marks.localizer:
+        return ObjectFacts(ref=ref, kind=Kind.IGNORED, reason="a localizer (scout) is no slice of a volume")
     if header.frames > 1:
         return _frames(path, ref, frames, secret)
     hu = read_slice(path)
@@ -165,6 +194,33 @@ def _dicom(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes)
         ),
         hu_range=(int(hu.min()), int(hu.max())),
         pixels=sha256_array(hu),
+        frame_of_reference=_keyed(secret, "frame", header.frame_of_reference),
+        image=_keyed(secret, "image", header.instance_uid),
+        marks=tuple(_keyed(secret, name, text)[:_MARK_DIGITS] for name, text in zip(MARKS, marks.texts, strict=True)),
+        orders=_moved(marks, secret, header.study_uid),
+    )
+
+
+def _moved(marks: Marks, secret: bytes, study: str) -> tuple[float | None, ...]:
+    """Return numbers and times by which slices have an order, the times moved so that no date is left in them."""
+    span = int(pseudonym(secret, "time", study), 16) % _LONGEST_MOVE_S
+    return tuple(
+        value if value is None or index not in TIMES else round(value - span, 3)
+        for index, value in enumerate(marks.orders)
+    )
+
+
+def _identified(path: Path, broken: ObjectFacts, secret: bytes) -> ObjectFacts:
+    """Add what a file that cannot be read still says of itself: a SEG is no CT, and a SEG may reference it."""
+    identity = read_identity(path)
+    return broken.model_copy(
+        update={
+            "file": FileKind.DICOM_SEG if identity.sop_class in SEGMENTATIONS else FileKind.DICOM,
+            "patient": _keyed(secret, "patient", identity.patient),
+            "study": _keyed(secret, "study", identity.study),
+            "series": _keyed(secret, "series", identity.series),
+            "image": _keyed(secret, "image", identity.image),
+        }
     )
 
 
@@ -188,11 +244,13 @@ def _frames(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes
         geometry=GeometryRecord.of(series.geometry),
         hu_range=(low, high),
         pixels=combine(hashes[index] for index in series.order),
+        frame_of_reference=_keyed(secret, "frame", header.frame_of_reference),
+        image=_keyed(secret, "image", header.instance_uid),
     )
 
 
 def _not_ct(header: SliceHeader) -> str | None:
-    """Return why a DICOM file is no CT slice, in words; none where it is one, empty for what needs no words."""
+    """Return why a DICOM file is no CT slice, in words; none where it is one."""
     captured = header.sop_class.startswith(SECONDARY_CAPTURES)
     if captured and (header.position is None or header.pixels is None or header.pixels.bits_stored <= 8):
         return "secondary captures (screenshots, pictures with a window applied) hold no HU; export the original CT"
@@ -207,7 +265,7 @@ def _other_object(header: SliceHeader) -> str | None:
     if header.modality and header.modality != "CT":
         return f"modality {header.modality} is not CT"
     if header.rows == 0:
-        return ""
+        return "a DICOM file without an image (DICOMDIR, report or plan)"
     if header.position is None:
         return "images without a place in the patient (screenshots, dose reports) are not CT slices"
     return None if header.modality == "CT" else "images of unknown modality are not used"

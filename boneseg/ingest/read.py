@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boneseg.dicom.segmentation import read_segmentation
+from boneseg.dicom.segments import read_segment_names
 from boneseg.dicom.series import AIR_HU, read_series
 from boneseg.errors import LabelError, SeriesError
 from boneseg.geometry import Geometry, Reorientation, to_axial
+from boneseg.ingest.anatomy import best_name
 from boneseg.ingest.checks import check_label, check_values
-from boneseg.ingest.classes import covered_slices, to_classes
+from boneseg.ingest.classes import covered_slices, describe_names, part_classes, require_bone, to_classes
 from boneseg.ingest.outline import patient_outline
 from boneseg.nifti import read_volume
 from boneseg.scheme import OUTLINE
@@ -65,7 +67,8 @@ def read_labelled(fetch: Fetch, row: SeriesRow, settings: PrepareSettings) -> La
     hu, own_geometry, warnings = read_image(fetch, row, settings)
     warnings += check_values(hu)
     geometry, reorientation = to_axial(own_geometry)
-    label, label_geometry = _read_label(fetch, row.label, settings)
+    label, label_geometry, said = _read_label(fetch, row.label, geometry, settings)
+    warnings += said
     covered = covered_slices(label_geometry, geometry)
     if label_geometry.shape[0] < geometry.shape[0]:
         warnings.append(f"the label covers {label_geometry.shape[0]} of {geometry.shape[0]} slices; only they are used")
@@ -104,22 +107,55 @@ def read_image(
     return hu, geometry, warnings
 
 
-def _read_label(fetch: Fetch, row: LabelRow, settings: PrepareSettings) -> tuple[NDArray[np.uint8], Geometry]:
-    """Return classes and their geometry, both in axial order."""
-    path, file = fetch(row.object), PurePosixPath(row.object.key).name
+def _read_label(
+    fetch: Fetch, row: LabelRow, series: Geometry, settings: PrepareSettings
+) -> tuple[NDArray[np.uint8], Geometry, list[str]]:
+    """Return classes and their geometry, both in axial order, and warnings; ``series`` is the series' geometry."""
+    if row.parts:
+        classes, geometry = _read_parts(fetch, row, series, settings)
+        return classes, geometry, []
+    values, geometry, names = _read_values(fetch, row.kind, row.object)
+    classes = to_classes(values, PurePosixPath(row.object.key).name, names, settings.label_map)
+    warnings = describe_names(row.values, names) if names and settings.label_map is None else []
+    return np.ascontiguousarray(classes), geometry, warnings
+
+
+def _read_parts(
+    fetch: Fetch, row: LabelRow, series: Geometry, settings: PrepareSettings
+) -> tuple[NDArray[np.uint8], Geometry]:
+    """Join masks of single structures: bone where one of them is bone."""
+    joined = np.zeros(series.shape, dtype=np.uint8)
+    first, end = series.shape[0], 0
+    for part in row.parts:
+        values, geometry, _ = _read_values(fetch, part.kind, part.object)
+        file = PurePosixPath(part.object.key).name
+        covered = covered_slices(geometry, series)
+        first, end = min(first, covered.start), max(end, covered.stop)
+        classes = part_classes(values, file, part.bone, part.outline, settings.label_map)
+        np.maximum(joined[covered], classes, out=joined[covered])
+    covered = slice(first, end)
+    require_bone(joined[covered], PurePosixPath(row.object.key).name)
+    return np.ascontiguousarray(joined[covered]), series.part(covered)
+
+
+def _read_values(
+    fetch: Fetch, kind: FileKind, item: ObjectRef
+) -> tuple[NDArray[Any], Geometry, Mapping[int, str] | None]:
+    """Return the values of a label file and their geometry, both in axial order, and the names of segments."""
+    path = fetch(item)
     names: Mapping[int, str] | None = None
     values: NDArray[Any]
-    with _named({path: row.object.key}):
-        if row.kind == FileKind.DICOM_SEG:
-            values, geometry, names = read_segmentation(path)
+    with _named({path: item.key}):
+        if kind == FileKind.DICOM_SEG:
+            values, geometry, _ = read_segmentation(path)
+            names = {value: best_name(*texts) for value, texts in read_segment_names(path).items()}
         else:
             try:
                 values, geometry = read_volume(path)
             except SeriesError as error:
                 raise LabelError(str(error)) from error
     axial_geometry, reorientation = to_axial(geometry)
-    classes = to_classes(reorientation.apply(values), file, names, settings.label_map)
-    return np.ascontiguousarray(classes), axial_geometry
+    return reorientation.apply(values), axial_geometry, names
 
 
 def _to_hu(voxels: NDArray[Any]) -> tuple[NDArray[np.int16], list[str]]:

@@ -240,7 +240,9 @@ def _order(data: Any) -> str:
 def _places_of_tags(content: bytes) -> list[int]:
     """Return where elements start, as far as the content shows without being parsed."""
     marks = [struct.pack("<HH", 0x0028, element) for element in (0x10, 0x11, 0x100, 0x101, 0x103, 0x1052, 0x1053, 0x30)]
-    marks += [struct.pack("<HH", *tag) for tag in ((8, 5), (8, 8), (8, 0x16), (0x20, 0x32), (0x20, 0x37), (0x7FE0, 0x10))]
+    marks += [
+        struct.pack("<HH", *tag) for tag in ((8, 5), (8, 8), (8, 0x16), (0x20, 0x32), (0x20, 0x37), (0x7FE0, 0x10))
+    ]
     return [place for mark in marks if (place := content.find(mark)) >= 0] or [132]
 
 
@@ -270,7 +272,9 @@ def deflate_bomb(path: Path, megabytes: int) -> bytes:
     start = content.index(b"1.2.840.10008.1.2.1.99") + 22
     pack = zlib.compressobj(9, zlib.DEFLATED, -15)
     head = zlib.decompressobj(-15).decompress(content[_deflated_at(content, start) :])
-    head = head[: head.index(struct.pack("<HH", 0x7FE0, 0x10))] + struct.pack("<HH2sHL", 0x7FE0, 0x10, b"OW", 0, megabytes << 20)
+    head = head[: head.index(struct.pack("<HH", 0x7FE0, 0x10))] + struct.pack(
+        "<HH2sHL", 0x7FE0, 0x10, b"OW", 0, megabytes << 20
+    )
     packed = [pack.compress(head)] + [pack.compress(bytes(1 << 20)) for _ in range(megabytes)] + [pack.flush()]
     return content[: _deflated_at(content, start)] + b"".join(packed)
 
