@@ -333,7 +333,7 @@ def _with_parents(images: Iterable[str], prefix: str) -> set[PurePosixPath]:
 def _place(item: ObjectFacts, prefix: str) -> Place:
     path = PurePosixPath(item.ref.key.removeprefix(prefix))
     geometry = item.geometry.geometry() if item.geometry else None
-    if item.file == FileKind.DICOM:  # a file of many: its folder is what the series goes by
+    if item.file == FileKind.DICOM and item.kind != Kind.VOLUME:  # a file of many: the series goes by its folder
         path = path.parent
         return Place(str(path), path, geometry)
     return Place(str(path), path.parent, geometry)

@@ -280,14 +280,14 @@ def _add_volume(found: _Found, item: ObjectFacts) -> None:
         return
     # A file is a patient: nothing in NIfTI says more, and a rule that counts a folder's files would move patients
     # when files are added.
-    patient = pseudonym(found.secret, "file", source)
+    place = pseudonym(found.secret, "file", source)
     row = SeriesRow(
         series=_content_name(item.geometry.geometry(), item.pixels),
         source=source,
-        kind=FileKind.NIFTI,
+        kind=item.file or FileKind.NIFTI,
         objects=(item.ref,),
-        patient=patient,
-        study=patient,
+        patient=item.patient or item.study or place,
+        study=item.study or place,
         modality="CT",
         geometry=item.geometry,
         hu_range=item.hu_range,
@@ -298,6 +298,8 @@ def _add_volume(found: _Found, item: ObjectFacts) -> None:
 
 def _content_name(geometry: Geometry, pixels: str) -> str:
     places = ",".join(f"{value + 0.0:.3f}" for value in np.round(geometry.affine, 3).ravel())
+    if geometry.uneven is not None:
+        places += f" {geometry.uneven.axis}:" + ",".join(f"{offset:.2f}" for offset in geometry.uneven.offsets)
     return combine([str(geometry.shape), places, pixels])
 
 
