@@ -21,7 +21,6 @@ AIR_HU = -1024
 _HIGHEST_HU = 32767
 _SAME_DIRECTION = 1e-3
 _SAME_POSITION_MM = 1e-2
-_REGULAR = 0.05
 
 
 @dataclass(frozen=True)
@@ -96,13 +95,19 @@ def sort_slices(headers: Sequence[SliceHeader], max_gap: float, max_tilt_degrees
     normal = np.cross(orientation[:3], orientation[3:])
     distances = positions @ normal
     order = [int(index) for index in np.argsort(distances, kind="stable")]
-    warnings = _check_distances([headers[index].name for index in order], distances[order], max_gap)
+    _check_distances([headers[index].name for index in order], distances[order], max_gap)
     positions = positions[order]
-    warnings += _check_stacking(positions, normal, max_tilt_degrees, max(pixel_spacing))
+    warnings = _check_stacking(positions, normal, max_tilt_degrees, max(pixel_spacing))
     without = sum(not header.rescaled for header in headers)
     if without:
         warnings.append(f"{without} slices have no RescaleSlope and RescaleIntercept; their values are taken as HU")
     geometry = from_dicom(positions, orientation, pixel_spacing, headers[0].rows, headers[0].columns)
+    if geometry.uneven is not None:
+        steps = np.diff(distances[order])
+        warnings.append(
+            f"slice distances vary from {steps.min():.2f} to {steps.max():.2f} mm: masks lie on the slices, "
+            "but a NIfTI file, the network and distances in mm take the mean"
+        )
     return SortedSeries(order, geometry, warnings)
 
 
@@ -137,8 +142,8 @@ def _common_plane(
     return np.array(positions, dtype=np.float64), orientation[0], (float(spacing[0, 0]), float(spacing[0, 1]))
 
 
-def _check_distances(names: list[str], distances: NDArray[np.float64], max_gap: float) -> list[str]:
-    """Refuse doubled and missing slices; warn where distances vary. Everything is in sorted order."""
+def _check_distances(names: list[str], distances: NDArray[np.float64], max_gap: float) -> None:
+    """Refuse doubled and missing slices. Everything is in sorted order."""
     steps = np.diff(distances)
     narrowest, widest = int(steps.argmin()), int(steps.argmax())
     if steps[narrowest] < _SAME_POSITION_MM:
@@ -149,9 +154,6 @@ def _check_distances(names: list[str], distances: NDArray[np.float64], max_gap: 
         pair = f"{names[widest]} and {names[widest + 1]}"
         gap = f"{steps[widest]:.2f} mm where {median:.2f} mm is usual"
         raise SeriesError(f"slices are missing between {pair} ({gap}); complete the series or raise prepare.max_gap")
-    if steps[widest] - steps[narrowest] > _REGULAR * median:
-        return [f"slice distances vary from {steps[narrowest]:.2f} to {steps[widest]:.2f} mm; their mean is used"]
-    return []
 
 
 def _check_stacking(

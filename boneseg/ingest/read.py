@@ -70,7 +70,7 @@ def read_labelled(fetch: Fetch, row: SeriesRow, settings: PrepareSettings) -> La
     if label_geometry.shape[0] < geometry.shape[0]:
         warnings.append(f"the label covers {label_geometry.shape[0]} of {geometry.shape[0]} slices; only they are used")
     hu = np.ascontiguousarray(reorientation.apply(hu)[covered])
-    geometry = _part(geometry, covered)
+    geometry = geometry.part(covered)
     outline_computed = not (label == OUTLINE).any()
     if outline_computed:
         label[(label == 0) & (patient_outline(hu, label, geometry.spacing) > 0)] = OUTLINE
@@ -132,13 +132,6 @@ def _to_hu(voxels: NDArray[Any]) -> tuple[NDArray[np.int16], list[str]]:
         raise SeriesError("the volume holds colours or complex numbers, not HU; export it as a grey CT volume")
     whole = np.rint(voxels) if voxels.dtype.kind == "f" else voxels.astype(np.int32, copy=False)
     return np.clip(whole, AIR_HU, np.iinfo(np.int16).max).astype(np.int16), warnings
-
-
-def _part(geometry: Geometry, slices: slice) -> Geometry:
-    """Return the geometry of some of a volume's slices."""
-    affine = geometry.affine.copy()
-    affine[:3, 3] += affine[:3, 0] * slices.start
-    return Geometry((slices.stop - slices.start, *geometry.shape[1:]), affine)
 
 
 @contextmanager

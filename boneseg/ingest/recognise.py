@@ -256,6 +256,8 @@ def _add_nifti(found: _Found, item: ObjectFacts) -> None:
 
 def _content_name(geometry: Geometry, pixels: str) -> str:
     places = ",".join(f"{value + 0.0:.3f}" for value in np.round(geometry.affine, 3).ravel())
+    if geometry.uneven is not None:
+        places += f" {geometry.uneven.axis}:" + ",".join(f"{offset:.2f}" for offset in geometry.uneven.offsets)
     return combine([str(geometry.shape), places, pixels])
 
 
