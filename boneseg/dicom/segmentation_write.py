@@ -79,9 +79,9 @@ def write_segmentation(
     Raises:
         SeriesError: the geometry cannot be written as DICOM, because rows and columns are not at right angles.
     """
-    orientation = orientation_of(geometry)
-    if abs(float(np.dot(orientation[:3], orientation[3:]))) > _RIGHT_ANGLE:
-        raise SeriesError(f"{path.name}: rows and columns are not at right angles; resample the volume for DICOM")
+    reason = why_not_dicom(geometry)
+    if reason is not None:
+        raise SeriesError(f"{path.name}: {reason}")
     content = hashlib.sha256(np.ascontiguousarray(mask).data)
     content.update(geometry.affine.tobytes())
     source = read_source(sources)
@@ -99,6 +99,14 @@ def write_segmentation(
         tags = ", ".join(source.left_out)
         notes.append(f"the DICOM SEG leaves out {tags}, of which the value breaks DICOM's rules; correct it in the CT")
     return notes
+
+
+def why_not_dicom(geometry: Geometry) -> str | None:
+    """Return why no DICOM file can lie on a geometry, with the fix; none where it can."""
+    orientation = orientation_of(geometry)
+    if abs(float(np.dot(orientation[:3], orientation[3:]))) > _RIGHT_ANGLE:
+        return "rows and columns are not at right angles; resample the volume for DICOM"
+    return None
 
 
 def _segmentation(
