@@ -98,7 +98,7 @@ def _make(out: Path) -> None:
 
 
 def _why(error: Exception) -> str:
-    """Return why a series failed, as one sentence; of an unforeseen error only its place, for its text may hold names."""
+    """Return why a series failed, as one sentence; of an unforeseen error only its place: its text may hold names."""
     if isinstance(error, BonesegError):
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
