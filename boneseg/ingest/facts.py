@@ -5,10 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from pathlib import Path
 
-import numpy as np
-
 from boneseg.dicom.header import CT_IMAGE, SliceHeader, read_header
-from boneseg.dicom.segmentation import read_references, read_segmentation
+from boneseg.dicom.segmentation import segments_present
+from boneseg.dicom.segmentation_frames import read_seg_header
 from boneseg.dicom.series import read_slice
 from boneseg.errors import LabelError, SeriesError
 from boneseg.ingest.volumes import Survey
@@ -106,19 +105,18 @@ def inspect(path: Path, ref: ObjectRef, secret: bytes) -> ObjectFacts:
 
 def _dicom(path: Path, ref: ObjectRef, header: SliceHeader, secret: bytes) -> ObjectFacts:
     if header.is_seg:
-        volume, geometry, _ = read_segmentation(path)
-        references = read_references(path)
+        seg = read_seg_header(path)
         return ObjectFacts(
             ref=ref,
             kind=Kind.LABEL,
             file=FileKind.DICOM_SEG,
-            geometry=GeometryRecord.of(geometry),
-            values=tuple(int(value) for value in np.unique(volume) if value > 0),
+            geometry=GeometryRecord.of(seg.geometry),
+            values=segments_present(path, seg),
             patient=_keyed(secret, "patient", header.patient_id),
             study=_keyed(secret, "study", header.study_uid),
-            referenced_series=_keyed(secret, "series", references.series),
-            referenced_images=tuple(_keyed(secret, "image", uid) for uid in references.images),
-            frame_of_reference=_keyed(secret, "frame", references.frame_of_reference),
+            referenced_series=_keyed(secret, "series", seg.references.series),
+            referenced_images=tuple(_keyed(secret, "image", uid) for uid in seg.references.images),
+            frame_of_reference=_keyed(secret, "frame", seg.references.frame_of_reference),
         )
     reason = _not_ct(header)
     if reason is not None:
