@@ -82,10 +82,19 @@ def claim(what: str, size: int) -> Iterator[None]:
         SeriesError: more than the whole budget; says how to raise it.
         SettingsError: the environment variable is no number.
     """
-    limit = _limit(READ_VARIABLE, READ_MB)
-    _refuse_above(what, _purse.held() + size, limit, READ_VARIABLE)
-    with _purse.hold(size, limit):
+    check_read(what, size)
+    with _purse.hold(size, _limit(READ_VARIABLE, READ_MB)):
         yield
+
+
+def check_read(what: str, size: int) -> None:
+    """Refuse what ``claim`` would refuse, without taking it: while the size of something packed is being measured.
+
+    Raises:
+        SeriesError: more than the whole budget.
+        SettingsError: the environment variable is no number.
+    """
+    _refuse_above(what, _purse.held() + size, _limit(READ_VARIABLE, READ_MB), READ_VARIABLE)
 
 
 def check_volume(what: str, size: int) -> None:
@@ -106,8 +115,8 @@ def _refuse_above(what: str, size: int, limit: int, variable: str) -> None:
     if size > limit:
         needed = -(-size // _MB)
         raise SeriesError(
-            f"{what}: would take {needed} MB of memory, {limit // _MB} MB are allowed; if that is no damaged header, "
-            f"set {variable}={needed} or more"
+            f"{what}: would take {needed} MB of memory or more, {limit // _MB} MB are allowed; if the file is not "
+            f"damaged, set {variable} higher"
         )
 
 

@@ -276,6 +276,8 @@ def _name_unused(found: _Found, facts: list[ObjectFacts]) -> None:
     for item in facts:
         if item.kind == Kind.BROKEN:
             found.reject(found.name(item.ref.key), item.reason)
+        for warning in item.warnings:
+            found.reject(found.name(item.ref.key), warning, fatal=False)
     ignored = [item for item in facts if item.kind == Kind.IGNORED and item.reason]
     for reason in sorted({item.reason for item in ignored}):
         members = [item for item in ignored if item.reason == reason]

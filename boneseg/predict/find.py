@@ -10,8 +10,9 @@ import numpy as np
 
 from boneseg.dicom.header import read_header
 from boneseg.errors import SeriesError
-from boneseg.ingest.facts import AIR_BELOW_HU, Kind, ObjectFacts
+from boneseg.ingest.facts import Kind, ObjectFacts
 from boneseg.ingest.local import local_images
+from boneseg.ingest.volumes import AIR_BELOW_HU
 from boneseg.nifti import is_nifti, read_volume
 from boneseg.storage.catalogue import Problem, SeriesRow
 
