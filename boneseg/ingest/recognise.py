@@ -325,6 +325,8 @@ def _name_unused(found: _Found, facts: list[ObjectFacts]) -> None:
     for item in facts:
         if item.kind == Kind.BROKEN:
             found.reject(found.name(item.ref.key), item.reason)
+        for warning in item.warnings:
+            found.reject(found.name(item.ref.key), warning, _Weight.CHOICE)
     shapes = Counter((folder_of(item), _shape(item)) for item in facts if item.kind == Kind.SLICE)
     ignored = []
     for item in facts:
