@@ -13,7 +13,7 @@ from boneseg.dicom.file import remains
 from boneseg.dicom.header import CT_CLASSES, SECONDARY_CAPTURES, SEGMENTATIONS, SliceHeader, read_frames
 from boneseg.dicom.marks import MARKS, TIMES, Marks, read_identity, read_marks
 from boneseg.dicom.pixels import WINDOWED, is_windowed, read_planes
-from boneseg.dicom.segmentation import segments_present
+from boneseg.dicom.segmentation import content_hash, segments_present
 from boneseg.dicom.segmentation_frames import read_seg_header
 from boneseg.dicom.segments import read_segment_names
 from boneseg.dicom.series import AIR_HU, check_frames, read_slice, sort_slices
@@ -31,6 +31,9 @@ FACTS_VERSION = 2
 
 _HIGHEST_VALUE = 65535
 _MARK_DIGITS = 8
+_START = 512
+_DOCUMENTS = (b"%PDF", b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"\xd0\xcf\x11\xe0")
+"""How files start that are pictures and texts for people."""
 _LONGEST_MOVE_S = 100 * 365 * 86400
 _OF_THE_MACHINE = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
 
@@ -83,7 +86,7 @@ class ObjectFacts(Record):
     values: tuple[int, ...] = ()
     """Label values above 0 that occur."""
     pixels: str = ""
-    """Hash of the HU: of a slice, or of all slices of a volume in order."""
+    """Hash of the HU: of a slice, or of all slices of a volume in order; of a label: of what is drawn."""
     referenced_series: str = ""
     """Of a DICOM SEG: keyed hash of the series that it was drawn on, as ``series`` of that series' slices."""
     referenced_images: tuple[str, ...] = ()
@@ -139,8 +142,12 @@ def inspect(path: Path, ref: ObjectRef, secret: bytes) -> ObjectFacts:
 def _unrecognised(path: Path, broken: ObjectFacts) -> ObjectFacts:
     if reason := remains(path):
         return broken.model_copy(update={"reason": reason})
-    reason = "neither DICOM nor NIfTI" if path.stat().st_size else "the file is empty"
-    return ObjectFacts(ref=broken.ref, kind=Kind.IGNORED, reason=reason)
+    with path.open("rb") as file:
+        start = file.read(_START)
+    reason = "neither DICOM nor NIfTI" if start else "the file is empty"
+    # What is no text may be an image in a format that is not read: a label beside it must go to no other series.
+    is_picture = b"\0" in start and not start.startswith(_DOCUMENTS)
+    return ObjectFacts(ref=broken.ref, kind=Kind.IGNORED, reason=reason, is_picture=is_picture)
 
 
 def _dicom(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes) -> ObjectFacts:
@@ -153,6 +160,7 @@ def _dicom(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes)
             file=FileKind.DICOM_SEG,
             geometry=GeometryRecord.of(seg.geometry),
             values=segments_present(path, seg),
+            pixels=content_hash(path, seg),
             segments={value: known_words(best_name(*names)) for value, names in read_segment_names(path).items()},
             patient=_keyed(secret, "patient", header.patient_id),
             study=_keyed(secret, "study", header.study_uid),
@@ -278,7 +286,10 @@ def _nifti(path: Path, ref: ObjectRef) -> ObjectFacts:
             survey.add(piece.slice, header.geometry.shape[1], piece.values)
         warnings = (*header.warnings, *survey.warnings())
         if survey.is_label:
-            return known.model_copy(update={"kind": Kind.LABEL, "values": survey.label_values(), "warnings": warnings})
+            values, pixels = survey.label_values(), survey.pixels()
+            return known.model_copy(
+                update={"kind": Kind.LABEL, "values": values, "pixels": pixels, "warnings": warnings}
+            )
         hu_range = survey.hu_range()
     except SeriesError as error:
         # Where the file was CT, its place matters: its label must not go to a neighbour.
