@@ -132,7 +132,8 @@ def evaluate_folder(
     series, found = _measure_all(subjects, methods, settings, None)
     problems = (*problems, *unlabelled, *found)
     if not series:
-        reasons = "; ".join(f"{problem.source}: {problem.reason}" for problem in problems[:3] if problem.fatal)
+        shown = [problem for problem in problems if problem.fatal][:3] or problems[:3]
+        reasons = "; ".join(f"{problem.source}: {problem.reason}" for problem in shown)
         raise DataError(f"{data} holds no CT series with a usable label{f' ({reasons})' if reasons else ''}")
     test_hash = combine(sorted(row.content for row in series))
     study = Study(
@@ -235,7 +236,7 @@ def _local_subject(row: SeriesRow, prepare: PrepareSettings) -> Subject:
         found = read_labelled(lambda ref: Path(ref.key), row, prepare)
         return Volume(found.hu, found.label, found.geometry, found.warnings)
 
-    label = row.label.object.sha256 if row.label is not None else ""
+    label = row.label.content if row.label is not None else ""
     content = combine([row.series, label, stable_hash(prepare.model_dump(mode="json", include={"label_map"}))])
     return Subject(row.series, content, row.source, row.patient, load)
 

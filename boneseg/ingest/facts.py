@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-import threading
+import errno
+import math
 from enum import StrEnum
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
 
-import numpy as np
-from numpy.typing import NDArray
+from pydantic import Field
 
-from boneseg.dicom.header import CT_IMAGE, SliceHeader, read_header
-from boneseg.dicom.segmentation import read_segmentation
-from boneseg.dicom.series import AIR_HU, read_slice
-from boneseg.errors import LabelError, SeriesError
-from boneseg.nifti import is_nifti, read_first_slice, read_geometry, read_volume
+from boneseg.dicom.file import remains
+from boneseg.dicom.header import CT_CLASSES, SECONDARY_CAPTURES, SEGMENTATIONS, SliceHeader, read_frames
+from boneseg.dicom.marks import MARKS, TIMES, Marks, read_identity, read_marks
+from boneseg.dicom.pixels import WINDOWED, is_windowed, read_planes
+from boneseg.dicom.segmentation import content_hash, segments_present
+from boneseg.dicom.segmentation_frames import read_seg_header
+from boneseg.dicom.segments import read_segment_names
+from boneseg.dicom.series import AIR_HU, check_frames, read_slice, sort_slices
+from boneseg.errors import BonesegError, LabelError, SeriesError
+from boneseg.ingest.anatomy import best_name, known_words
+from boneseg.ingest.volumes import Survey
+from boneseg.nifti import is_nifti, read_pieces
+from boneseg.nifti import read_header as read_nifti_header
 from boneseg.storage.catalogue import FileKind, GeometryRecord, ObjectRef
 from boneseg.storage.hashing import combine, pseudonym, sha256_array
 from boneseg.storage.records import Record
 
-FACTS_VERSION = 1
+FACTS_VERSION = 2
 """Rises when the same file gives other facts than before, so that old ones are not re-used."""
 
-AIR_BELOW_HU = -200
-"""A volume with values below this is CT: there is air in or around every patient."""
-MAX_LABEL_VALUES = 256
-MIN_HU_SPREAD = 200
-MIN_VOXEL_MM3 = 1e-6
 _HIGHEST_VALUE = 65535
-_volumes_at_once = threading.BoundedSemaphore(2)  # a volume is read whole, and many files are read at the same time
+_MARK_DIGITS = 8
+_START = 512
+_DOCUMENTS = (b"%PDF", b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"\xd0\xcf\x11\xe0")
+"""How files start that are pictures and texts for people."""
+_LONGEST_MOVE_S = 100 * 365 * 86400
+_OF_THE_MACHINE = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
 
 
 class Kind(StrEnum):
@@ -38,7 +45,7 @@ class Kind(StrEnum):
     VOLUME = "volume"
     LABEL = "label"
     IGNORED = "ignored"
-    """Readable, but neither CT nor label; ``reason`` says what, and is empty where it is not worth a word."""
+    """Neither CT nor label; ``reason`` says what."""
     BROKEN = "broken"
     """Looks like CT or a label, but cannot be used; ``reason`` says why."""
 
@@ -79,7 +86,25 @@ class ObjectFacts(Record):
     values: tuple[int, ...] = ()
     """Label values above 0 that occur."""
     pixels: str = ""
-    """Hash of the HU: of a slice, or of all slices of a volume in order."""
+    """Hash of the HU: of a slice, or of all slices of a volume in order; of a label: of what is drawn."""
+    referenced_series: str = ""
+    """Of a DICOM SEG: keyed hash of the series that it was drawn on, as ``series`` of that series' slices."""
+    referenced_images: tuple[str, ...] = ()
+    """Of a DICOM SEG: keyed hashes (``image``) of the SOPInstanceUIDs of the images that it was drawn on."""
+    frame_of_reference: str = ""
+    """Keyed hash (``frame``) of FrameOfReferenceUID."""
+    image: str = ""
+    """Of a slice: keyed hash of its SOPInstanceUID."""
+    marks: tuple[str, ...] = ()
+    """Of a slice: keyed hashes, 8 digits, of what says which pass it is of: ``marks.MARKS``; empty where not said."""
+    orders: tuple[float | None, ...] = ()
+    """Of a slice: ``marks.ORDERS``; times are moved by a keyed span, one for a study: only differences are kept."""
+    segments: dict[int, str] = Field(default_factory=dict)
+    """Of a DICOM SEG: value -> what of the segment's name is a word of anatomy."""
+    is_picture: bool = False
+    """Whether a file that is not used shows a patient all the same: a label beside it may be drawn on it."""
+    warnings: tuple[str, ...] = ()
+    """What is odd about a volume or label that can be used."""
 
 
 def inspect(path: Path, ref: ObjectRef, secret: bytes) -> ObjectFacts:
@@ -96,28 +121,62 @@ def inspect(path: Path, ref: ObjectRef, secret: bytes) -> ObjectFacts:
             broken = broken.model_copy(update={"file": FileKind.NIFTI})
             return _nifti(path, ref)
         broken = broken.model_copy(update={"file": FileKind.DICOM})
-        header = read_header(path)
-        if header is None:
-            return ObjectFacts(ref=ref, kind=Kind.IGNORED)
-        return _dicom(path, ref, header, secret)
+        frames = read_frames(path)
+        if frames is None:
+            return _unrecognised(path, broken)
+        return _dicom(path, ref, frames, secret)
     except (SeriesError, LabelError) as error:
+        if broken.file == FileKind.DICOM:
+            broken = _identified(path, broken, secret)
         # The local copy has a name of its own; people know the object by its key, which stands beside the reason.
-        return broken.model_copy(update={"reason": str(error).removeprefix(f"{path.name}: ")})
+        reason = str(error).removeprefix(f"{path.name}: ").replace(path.name, PurePosixPath(ref.key).name)
+    except MemoryError:
+        reason = "reading it takes more memory than there is; read it on a larger machine"
+    except Exception as error:  # whatever one file makes of the libraries that read it, the others go on
+        if isinstance(error, BonesegError) or (isinstance(error, OSError) and error.errno in _OF_THE_MACHINE):
+            raise
+        reason = f"cannot be read ({type(error).__name__}), though it looks whole; export it again, and report this"
+    return broken.model_copy(update={"reason": reason})
 
 
-def _dicom(path: Path, ref: ObjectRef, header: SliceHeader, secret: bytes) -> ObjectFacts:
+def _unrecognised(path: Path, broken: ObjectFacts) -> ObjectFacts:
+    if reason := remains(path):
+        return broken.model_copy(update={"reason": reason})
+    with path.open("rb") as file:
+        start = file.read(_START)
+    reason = "neither DICOM nor NIfTI" if start else "the file is empty"
+    # What is no text may be an image in a format that is not read: a label beside it must go to no other series.
+    is_picture = b"\0" in start and not start.startswith(_DOCUMENTS)
+    return ObjectFacts(ref=broken.ref, kind=Kind.IGNORED, reason=reason, is_picture=is_picture)
+
+
+def _dicom(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes) -> ObjectFacts:
+    header = frames[0]
     if header.is_seg:
-        volume, geometry, _ = read_segmentation(path)
+        seg = read_seg_header(path)
         return ObjectFacts(
             ref=ref,
             kind=Kind.LABEL,
             file=FileKind.DICOM_SEG,
-            geometry=GeometryRecord.of(geometry),
-            values=_label_values(volume) or (),
+            geometry=GeometryRecord.of(seg.geometry),
+            values=segments_present(path, seg),
+            pixels=content_hash(path, seg),
+            segments={value: known_words(best_name(*names)) for value, names in read_segment_names(path).items()},
+            patient=_keyed(secret, "patient", header.patient_id),
+            study=_keyed(secret, "study", header.study_uid),
+            referenced_series=_keyed(secret, "series", seg.references.series),
+            referenced_images=tuple(_keyed(secret, "image", uid) for uid in seg.references.images),
+            frame_of_reference=_keyed(secret, "frame", seg.references.frame_of_reference),
         )
     reason = _not_ct(header)
     if reason is not None:
-        return ObjectFacts(ref=ref, kind=Kind.IGNORED, reason=reason)
+        is_picture = header.rows > 0 and header.position is not None
+        return ObjectFacts(ref=ref, kind=Kind.IGNORED, reason=reason, is_picture=is_picture)
+    marks = read_marks(path)
+    if marks.localizer:
+        return ObjectFacts(ref=ref, kind=Kind.IGNORED, reason="a localizer (scout) is no slice of a volume")
+    if header.frames > 1:
+        return _frames(path, ref, frames, secret)
     hu = read_slice(path)
     return ObjectFacts(
         ref=ref,
@@ -137,19 +196,78 @@ def _dicom(path: Path, ref: ObjectRef, header: SliceHeader, secret: bytes) -> Ob
         ),
         hu_range=(int(hu.min()), int(hu.max())),
         pixels=sha256_array(hu),
+        frame_of_reference=_keyed(secret, "frame", header.frame_of_reference),
+        image=_keyed(secret, "image", header.instance_uid),
+        marks=tuple(_keyed(secret, name, text)[:_MARK_DIGITS] for name, text in zip(MARKS, marks.texts, strict=True)),
+        orders=_moved(marks, secret, header.study_uid),
+    )
+
+
+def _moved(marks: Marks, secret: bytes, study: str) -> tuple[float | None, ...]:
+    """Return numbers and times by which slices have an order, the times moved so that no date is left in them."""
+    span = int(pseudonym(secret, "time", study), 16) % _LONGEST_MOVE_S
+    return tuple(
+        value if value is None or index not in TIMES else round(value - span, 3)
+        for index, value in enumerate(marks.orders)
+    )
+
+
+def _identified(path: Path, broken: ObjectFacts, secret: bytes) -> ObjectFacts:
+    """Add what a file that cannot be read still says of itself: a SEG is no CT, and a SEG may reference it."""
+    identity = read_identity(path)
+    return broken.model_copy(
+        update={
+            "file": FileKind.DICOM_SEG if identity.sop_class in SEGMENTATIONS else FileKind.DICOM,
+            "patient": _keyed(secret, "patient", identity.patient),
+            "study": _keyed(secret, "study", identity.study),
+            "series": _keyed(secret, "series", identity.series),
+            "image": _keyed(secret, "image", identity.image),
+        }
+    )
+
+
+def _frames(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes) -> ObjectFacts:
+    """Return the facts of a file that holds a volume, frame by frame: Enhanced CT."""
+    check_frames(path, frames)
+    series = sort_slices(frames, max_gap=math.inf, max_tilt_degrees=90)
+    low, high, hashes = _HIGHEST_VALUE, AIR_HU, []
+    for hu in read_planes(path, frames):
+        low, high = min(low, int(hu.min())), max(high, int(hu.max()))
+        hashes.append(sha256_array(hu))
+    header = frames[0]
+    return ObjectFacts(
+        ref=ref,
+        kind=Kind.VOLUME,
+        file=FileKind.DICOM,
+        patient=_keyed(secret, "patient", header.patient_id),
+        study=_keyed(secret, "study", header.study_uid),
+        series=_keyed(secret, "series", header.series_uid),
+        series_number=header.series_number,
+        geometry=GeometryRecord.of(series.geometry),
+        hu_range=(low, high),
+        pixels=combine(hashes[index] for index in series.order),
+        frame_of_reference=_keyed(secret, "frame", header.frame_of_reference),
+        image=_keyed(secret, "image", header.instance_uid),
     )
 
 
 def _not_ct(header: SliceHeader) -> str | None:
-    """Return why a DICOM file is no CT slice, in words; none where it is one, empty for what needs no words."""
-    if header.sop_class == CT_IMAGE:
-        return None
+    """Return why a DICOM file is no CT slice, in words; none where it is one."""
+    captured = header.sop_class.startswith(SECONDARY_CAPTURES)
+    if captured and (header.position is None or header.pixels is None or header.pixels.bits_stored <= 8):
+        return "secondary captures (screenshots, pictures with a window applied) hold no HU; export the original CT"
+    if header.sop_class in CT_CLASSES:
+        return WINDOWED if is_windowed(header) else None
+    return _other_object(header)
+
+
+def _other_object(header: SliceHeader) -> str | None:
     if header.modality == "RTSTRUCT":
         return "RTSTRUCT contours are not read; convert them to DICOM SEG or NIfTI"
     if header.modality and header.modality != "CT":
         return f"modality {header.modality} is not CT"
-    if header.pixels is None:
-        return ""
+    if header.rows == 0:
+        return "a DICOM file without an image (DICOMDIR, report or plan)"
     if header.position is None:
         return "images without a place in the patient (screenshots, dose reports) are not CT slices"
     return None if header.modality == "CT" else "images of unknown modality are not used"
@@ -160,52 +278,23 @@ def _keyed(secret: bytes, kind: str, identifier: str) -> str:
 
 
 def _nifti(path: Path, ref: ObjectRef) -> ObjectFacts:
-    geometry = read_geometry(path)
-    if min(geometry.shape) < 1 or not abs(np.linalg.det(geometry.affine[:3, :3])) > MIN_VOXEL_MM3:
-        raise SeriesError("the NIfTI header gives no voxel size or place; convert the series again")
-    known = ObjectFacts(ref=ref, kind=Kind.BROKEN, file=FileKind.NIFTI, geometry=GeometryRecord.of(geometry))
-    with _volumes_at_once:
-        try:
-            voxels = read_volume(path)[0]
-        except SeriesError as error:
-            # Where the file was CT, its place matters: its label must not go to a neighbour.
-            first = read_first_slice(path)
-            was_ct = first is not None and first.dtype.kind in "if" and np.nanmin(first) < AIR_BELOW_HU
-            reason = str(error).removeprefix(f"{path.name}: ")
-            return known.model_copy(update={"reason": reason} if was_ct else {"reason": reason, "geometry": None})
-        return _volume(voxels, known)
-
-
-def _volume(voxels: NDArray[Any], unknown: ObjectFacts) -> ObjectFacts:
-    if voxels.dtype.kind not in "biuf":
-        raise SeriesError("voxels are colours or complex numbers; store HU or whole label values")
-    values = _label_values(voxels)
-    if values is not None:
-        return unknown.model_copy(update={"kind": Kind.LABEL, "values": values})
-    hu = _to_hu(voxels)
-    low, high = int(hu.min()), int(hu.max())
-    if high - low < MIN_HU_SPREAD:
-        raise SeriesError(f"values from {low} to {high} are neither HU nor labels; store HU or whole label values")
-    pixels = combine(sha256_array(plane) for plane in hu)
-    return unknown.model_copy(update={"kind": Kind.VOLUME, "hu_range": (low, high), "pixels": pixels})
-
-
-def _label_values(voxels: NDArray[Any]) -> tuple[int, ...] | None:
-    """Return the values above 0 of a label, or None if these voxels are no label."""
-    if voxels.min() < AIR_BELOW_HU or voxels.max() > _HIGHEST_VALUE:
-        return None
-    present = np.zeros(_HIGHEST_VALUE + 1 - AIR_BELOW_HU, dtype=bool)
-    for plane in voxels:
-        whole = np.rint(plane)
-        if not np.array_equal(whole, plane):
-            return None
-        present[whole.astype(np.int64) - AIR_BELOW_HU] = True
-        if np.count_nonzero(present) > MAX_LABEL_VALUES:
-            return None
-    return tuple(int(value) for value in np.flatnonzero(present) + AIR_BELOW_HU if value > 0)
-
-
-def _to_hu(voxels: NDArray[Any]) -> NDArray[np.int16]:
-    """Round and clip to int16; what is no number is outside the scanner's view, and becomes air."""
-    whole = np.rint(np.where(np.isfinite(voxels), voxels, AIR_HU)) if voxels.dtype.kind == "f" else voxels
-    return np.clip(whole, AIR_HU, np.iinfo(np.int16).max).astype(np.int16)
+    header = read_nifti_header(path)
+    known = ObjectFacts(ref=ref, kind=Kind.BROKEN, file=FileKind.NIFTI, geometry=GeometryRecord.of(header.geometry))
+    survey = Survey()
+    try:
+        for piece in read_pieces(path, header):
+            survey.add(piece.slice, header.geometry.shape[1], piece.values)
+        warnings = (*header.warnings, *survey.warnings())
+        if survey.is_label:
+            values, pixels = survey.label_values(), survey.pixels()
+            return known.model_copy(
+                update={"kind": Kind.LABEL, "values": values, "pixels": pixels, "warnings": warnings}
+            )
+        hu_range = survey.hu_range()
+    except SeriesError as error:
+        # Where the file was CT, its place matters: its label must not go to a neighbour.
+        reason = str(error).removeprefix(f"{path.name}: ")
+        return known.model_copy(update={"reason": reason, **({} if survey.was_ct else {"geometry": None})})
+    return known.model_copy(
+        update={"kind": Kind.VOLUME, "hu_range": hu_range, "pixels": survey.pixels(), "warnings": warnings}
+    )

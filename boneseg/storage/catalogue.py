@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 
 import numpy as np
 
-from boneseg.geometry import Geometry
+from boneseg.geometry import Geometry, Uneven
+from boneseg.storage.hashing import combine
 from boneseg.storage.records import Record
 
 
@@ -15,16 +17,27 @@ class GeometryRecord(Record):
 
     shape: tuple[int, int, int]
     affine: tuple[tuple[float, float, float, float], ...]
+    uneven_axis: int | None = None
+    """Axis along which voxels are not evenly apart; none = the affine says it all."""
+    offsets: tuple[float, ...] = ()
+    """Mm from the first of these voxels to each of them."""
 
     @staticmethod
     def of(geometry: Geometry) -> GeometryRecord:
         """Write down a geometry."""
         rows = tuple(tuple(float(value) for value in row) for row in geometry.affine)
-        return GeometryRecord(shape=geometry.shape, affine=rows)  # type: ignore[arg-type]
+        uneven = geometry.uneven
+        return GeometryRecord(
+            shape=geometry.shape,
+            affine=rows,  # type: ignore[arg-type]
+            uneven_axis=None if uneven is None else uneven.axis,
+            offsets=() if uneven is None else uneven.offsets,
+        )
 
     def geometry(self) -> Geometry:
         """Read the geometry back."""
-        return Geometry(self.shape, np.array(self.affine, dtype=np.float64))
+        uneven = None if self.uneven_axis is None else Uneven(self.uneven_axis, self.offsets)
+        return Geometry(self.shape, np.array(self.affine, dtype=np.float64), uneven)
 
 
 class FileKind(StrEnum):
@@ -44,6 +57,17 @@ class ObjectRef(Record):
     sha256: str
 
 
+class LabelPart(Record):
+    """One of several masks that are the label of a series together."""
+
+    kind: FileKind
+    object: ObjectRef
+    bone: tuple[int, ...]
+    """Values that are bone."""
+    outline: tuple[int, ...] = ()
+    """Values that are the patient's outline; all others are background."""
+
+
 class LabelRow(Record):
     """The label of a series."""
 
@@ -51,6 +75,22 @@ class LabelRow(Record):
     object: ObjectRef
     values: tuple[int, ...]
     """Values above 0 that occur: label values of a NIfTI file, segment numbers of a DICOM SEG."""
+    parts: tuple[LabelPart, ...] = ()
+    """Masks of single structures that are joined, ``object`` the first of them; empty for a label in one file."""
+    drawn: str = ""
+    """Hash of what is drawn, whatever file holds it; empty in records of earlier versions."""
+
+    @property
+    def content(self) -> str:
+        """Hash of what the label is made of: of the file, or of all parts and what their values are."""
+        if not self.parts:
+            return self.object.sha256
+        return combine(f"{part.kind} {part.object.sha256} {part.bone} {part.outline}" for part in self.parts)
+
+    def with_objects(self, change: Callable[[ObjectRef], ObjectRef]) -> LabelRow:
+        """Return the same label with its raw objects, of all parts, written in another way."""
+        parts = tuple(part.model_copy(update={"object": change(part.object)}) for part in self.parts)
+        return self.model_copy(update={"object": change(self.object), "parts": parts})
 
 
 class SeriesRow(Record):
