@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import errno
+import math
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from boneseg.dicom.header import CT_IMAGE, SliceHeader, read_header
+from pydantic import Field
+
+from boneseg.dicom.file import remains
+from boneseg.dicom.header import CT_CLASSES, SECONDARY_CAPTURES, SEGMENTATIONS, SliceHeader, read_frames
+from boneseg.dicom.marks import MARKS, TIMES, Marks, read_identity, read_marks
+from boneseg.dicom.pixels import WINDOWED, is_windowed, read_planes
 from boneseg.dicom.segmentation import segments_present
 from boneseg.dicom.segmentation_frames import read_seg_header
-from boneseg.dicom.series import read_slice
-from boneseg.errors import LabelError, SeriesError
+from boneseg.dicom.segments import read_segment_names
+from boneseg.dicom.series import check_frames, read_slice, sort_slices
+from boneseg.errors import BonesegError, LabelError, SeriesError
+from boneseg.ingest.anatomy import best_name, known_words
 from boneseg.ingest.volumes import Survey
 from boneseg.nifti import is_nifti, read_pieces
 from boneseg.nifti import read_header as read_nifti_header
 from boneseg.storage.catalogue import FileKind, GeometryRecord, ObjectRef
-from boneseg.storage.hashing import pseudonym, sha256_array
+from boneseg.storage.hashing import combine, pseudonym, sha256_array
 from boneseg.storage.records import Record
 
 FACTS_VERSION = 2
 """Rises when the same file gives other facts than before, so that old ones are not re-used."""
+
+_MARK_DIGITS = 8
+_LONGEST_MOVE_S = 100 * 365 * 86400
+_OF_THE_MACHINE = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
 
 
 class Kind(StrEnum):
@@ -28,7 +41,7 @@ class Kind(StrEnum):
     VOLUME = "volume"
     LABEL = "label"
     IGNORED = "ignored"
-    """Readable, but neither CT nor label; ``reason`` says what, and is empty where it is not worth a word."""
+    """Neither CT nor label; ``reason`` says what."""
     BROKEN = "broken"
     """Looks like CT or a label, but cannot be used; ``reason`` says why."""
 
@@ -78,6 +91,16 @@ class ObjectFacts(Record):
     """Keyed hash (``frame``) of FrameOfReferenceUID."""
     warnings: tuple[str, ...] = ()
     """What is odd about a volume or label that can be used."""
+    image: str = ""
+    """Of a slice: keyed hash of its SOPInstanceUID."""
+    marks: tuple[str, ...] = ()
+    """Of a slice: keyed hashes, 8 digits, of what says which pass it is of: ``marks.MARKS``; empty where not said."""
+    orders: tuple[float | None, ...] = ()
+    """Of a slice: ``marks.ORDERS``; times are moved by a keyed span, one for a study: only differences are kept."""
+    segments: dict[int, str] = Field(default_factory=dict)
+    """Of a DICOM SEG: value -> what of the segment's name is a word of anatomy."""
+    is_picture: bool = False
+    """Whether a file that is not used shows a patient all the same: a label beside it may be drawn on it."""
 
 
 def inspect(path: Path, ref: ObjectRef, secret: bytes) -> ObjectFacts:
@@ -94,16 +117,33 @@ def inspect(path: Path, ref: ObjectRef, secret: bytes) -> ObjectFacts:
             broken = broken.model_copy(update={"file": FileKind.NIFTI})
             return _nifti(path, ref)
         broken = broken.model_copy(update={"file": FileKind.DICOM})
-        header = read_header(path)
-        if header is None:
-            return ObjectFacts(ref=ref, kind=Kind.IGNORED)
-        return _dicom(path, ref, header, secret)
+        frames = read_frames(path)
+        if frames is None:
+            return _unrecognised(path, broken)
+        return _dicom(path, ref, frames, secret)
     except (SeriesError, LabelError) as error:
+        if broken.file == FileKind.DICOM:
+            broken = _identified(path, broken, secret)
         # The local copy has a name of its own; people know the object by its key, which stands beside the reason.
-        return broken.model_copy(update={"reason": str(error).removeprefix(f"{path.name}: ")})
+        reason = str(error).removeprefix(f"{path.name}: ").replace(path.name, PurePosixPath(ref.key).name)
+    except MemoryError:
+        reason = "reading it takes more memory than there is; read it on a larger machine"
+    except Exception as error:  # whatever one file makes of the libraries that read it, the others go on
+        if isinstance(error, BonesegError) or (isinstance(error, OSError) and error.errno in _OF_THE_MACHINE):
+            raise
+        reason = f"cannot be read ({type(error).__name__}), though it looks whole; export it again, and report this"
+    return broken.model_copy(update={"reason": reason})
 
 
-def _dicom(path: Path, ref: ObjectRef, header: SliceHeader, secret: bytes) -> ObjectFacts:
+def _unrecognised(path: Path, broken: ObjectFacts) -> ObjectFacts:
+    if reason := remains(path):
+        return broken.model_copy(update={"reason": reason})
+    reason = "neither DICOM nor NIfTI" if path.stat().st_size else "the file is empty"
+    return ObjectFacts(ref=broken.ref, kind=Kind.IGNORED, reason=reason)
+
+
+def _dicom(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes) -> ObjectFacts:
+    header = frames[0]
     if header.is_seg:
         seg = read_seg_header(path)
         return ObjectFacts(
@@ -112,6 +152,7 @@ def _dicom(path: Path, ref: ObjectRef, header: SliceHeader, secret: bytes) -> Ob
             file=FileKind.DICOM_SEG,
             geometry=GeometryRecord.of(seg.geometry),
             values=segments_present(path, seg),
+            segments={value: known_words(best_name(*names)) for value, names in read_segment_names(path).items()},
             patient=_keyed(secret, "patient", header.patient_id),
             study=_keyed(secret, "study", header.study_uid),
             referenced_series=_keyed(secret, "series", seg.references.series),
@@ -120,7 +161,13 @@ def _dicom(path: Path, ref: ObjectRef, header: SliceHeader, secret: bytes) -> Ob
         )
     reason = _not_ct(header)
     if reason is not None:
-        return ObjectFacts(ref=ref, kind=Kind.IGNORED, reason=reason)
+        is_picture = header.rows > 0 and header.position is not None
+        return ObjectFacts(ref=ref, kind=Kind.IGNORED, reason=reason, is_picture=is_picture)
+    marks = read_marks(path)
+    if marks.localizer:
+        return ObjectFacts(ref=ref, kind=Kind.IGNORED, reason="a localizer (scout) is no slice of a volume")
+    if header.frames > 1:
+        return _frames(path, ref, frames, secret)
     hu = read_slice(path)
     return ObjectFacts(
         ref=ref,
@@ -140,19 +187,78 @@ def _dicom(path: Path, ref: ObjectRef, header: SliceHeader, secret: bytes) -> Ob
         ),
         hu_range=(int(hu.min()), int(hu.max())),
         pixels=sha256_array(hu),
+        frame_of_reference=_keyed(secret, "frame", header.frame_of_reference),
+        image=_keyed(secret, "image", header.instance_uid),
+        marks=tuple(_keyed(secret, name, text)[:_MARK_DIGITS] for name, text in zip(MARKS, marks.texts, strict=True)),
+        orders=_moved(marks, secret, header.study_uid),
+    )
+
+
+def _moved(marks: Marks, secret: bytes, study: str) -> tuple[float | None, ...]:
+    """Return numbers and times by which slices have an order, the times moved so that no date is left in them."""
+    span = int(pseudonym(secret, "time", study), 16) % _LONGEST_MOVE_S
+    return tuple(
+        value if value is None or index not in TIMES else round(value - span, 3)
+        for index, value in enumerate(marks.orders)
+    )
+
+
+def _identified(path: Path, broken: ObjectFacts, secret: bytes) -> ObjectFacts:
+    """Add what a file that cannot be read still says of itself: a SEG is no CT, and a SEG may reference it."""
+    identity = read_identity(path)
+    return broken.model_copy(
+        update={
+            "file": FileKind.DICOM_SEG if identity.sop_class in SEGMENTATIONS else FileKind.DICOM,
+            "patient": _keyed(secret, "patient", identity.patient),
+            "study": _keyed(secret, "study", identity.study),
+            "series": _keyed(secret, "series", identity.series),
+            "image": _keyed(secret, "image", identity.image),
+        }
+    )
+
+
+def _frames(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes) -> ObjectFacts:
+    """Return the facts of a file that holds a volume, frame by frame: Enhanced CT."""
+    check_frames(path, frames)
+    series = sort_slices(frames, max_gap=math.inf, max_tilt_degrees=90)
+    low, high, hashes = math.inf, -math.inf, []
+    for hu in read_planes(path, frames):
+        low, high = min(low, int(hu.min())), max(high, int(hu.max()))
+        hashes.append(sha256_array(hu))
+    header = frames[0]
+    return ObjectFacts(
+        ref=ref,
+        kind=Kind.VOLUME,
+        file=FileKind.DICOM,
+        patient=_keyed(secret, "patient", header.patient_id),
+        study=_keyed(secret, "study", header.study_uid),
+        series=_keyed(secret, "series", header.series_uid),
+        series_number=header.series_number,
+        geometry=GeometryRecord.of(series.geometry),
+        hu_range=(int(low), int(high)),
+        pixels=combine(hashes[index] for index in series.order),
+        frame_of_reference=_keyed(secret, "frame", header.frame_of_reference),
+        image=_keyed(secret, "image", header.instance_uid),
     )
 
 
 def _not_ct(header: SliceHeader) -> str | None:
-    """Return why a DICOM file is no CT slice, in words; none where it is one, empty for what needs no words."""
-    if header.sop_class == CT_IMAGE:
-        return None
+    """Return why a DICOM file is no CT slice, in words; none where it is one."""
+    captured = header.sop_class.startswith(SECONDARY_CAPTURES)
+    if captured and (header.position is None or header.pixels is None or header.pixels.bits_stored <= 8):
+        return "secondary captures (screenshots, pictures with a window applied) hold no HU; export the original CT"
+    if header.sop_class in CT_CLASSES:
+        return WINDOWED if is_windowed(header) else None
+    return _other_object(header)
+
+
+def _other_object(header: SliceHeader) -> str | None:
     if header.modality == "RTSTRUCT":
         return "RTSTRUCT contours are not read; convert them to DICOM SEG or NIfTI"
     if header.modality and header.modality != "CT":
         return f"modality {header.modality} is not CT"
-    if header.pixels is None:
-        return ""
+    if header.rows == 0:
+        return "a DICOM file without an image (DICOMDIR, report or plan)"
     if header.position is None:
         return "images without a place in the patient (screenshots, dose reports) are not CT slices"
     return None if header.modality == "CT" else "images of unknown modality are not used"

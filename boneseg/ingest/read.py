@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boneseg.dicom.segmentation import read_segmentation
+from boneseg.dicom.segments import read_segment_names
 from boneseg.dicom.series import read_series
 from boneseg.errors import LabelError, SeriesError
 from boneseg.geometry import Geometry, Reorientation, to_axial
+from boneseg.ingest.anatomy import best_name
 from boneseg.ingest.checks import check_label, check_values
-from boneseg.ingest.classes import covered_slices, to_classes
+from boneseg.ingest.classes import describe_names, part_classes, place_on, require_bone, to_classes
 from boneseg.ingest.outline import patient_outline
 from boneseg.ingest.volumes import read_hu, read_label
 from boneseg.nifti_header import shear_degrees
@@ -66,11 +68,10 @@ def read_labelled(fetch: Fetch, row: SeriesRow, settings: PrepareSettings) -> La
     hu, own_geometry, warnings = read_image(fetch, row, settings)
     warnings += check_values(hu)
     geometry, reorientation = to_axial(own_geometry)
-    label, label_geometry, of_label = _read_label(fetch, row.label, settings)
-    warnings += of_label
-    covered = covered_slices(label_geometry, geometry)
-    if label_geometry.shape[0] < geometry.shape[0]:
-        warnings.append(f"the label covers {label_geometry.shape[0]} of {geometry.shape[0]} slices; only they are used")
+    label, covered, said = _read_label(fetch, row.label, geometry, settings)
+    warnings += said
+    if len(label) < geometry.shape[0]:
+        warnings.append(f"the label covers {len(label)} of {geometry.shape[0]} slices; only they are used")
     hu = np.ascontiguousarray(reorientation.apply(hu)[covered])
     geometry = geometry.part(covered)
     outline_computed = not (label == OUTLINE).any()
@@ -107,21 +108,54 @@ def read_image(
 
 
 def _read_label(
-    fetch: Fetch, row: LabelRow, settings: PrepareSettings
-) -> tuple[NDArray[np.uint8], Geometry, list[str]]:
-    """Return classes and their geometry, both in axial order, and warnings."""
-    path, file = fetch(row.object), PurePosixPath(row.object.key).name
+    fetch: Fetch, row: LabelRow, series: Geometry, settings: PrepareSettings
+) -> tuple[NDArray[np.uint8], slice, list[str]]:
+    """Return classes in axial order, the slices of the series that they cover, and warnings."""
+    if row.parts:
+        return _read_parts(fetch, row, series, settings)
+    values, geometry, names, warnings = _read_values(fetch, row.kind, row.object)
+    classes = to_classes(values, PurePosixPath(row.object.key).name, names, settings.label_map)
+    warnings += describe_names(row.values, names) if names and settings.label_map is None else []
+    place = place_on(geometry, series)
+    return place.spread(classes, series), place.covered, warnings
+
+
+def _read_parts(
+    fetch: Fetch, row: LabelRow, series: Geometry, settings: PrepareSettings
+) -> tuple[NDArray[np.uint8], slice, list[str]]:
+    """Join masks of single structures: bone where one of them is bone."""
+    joined = np.zeros(series.shape, dtype=np.uint8)
+    first, end = series.shape[0], 0
+    warnings: list[str] = []
+    for part in row.parts:
+        values, geometry, _, said = _read_values(fetch, part.kind, part.object)
+        file = PurePosixPath(part.object.key).name
+        warnings += [f"{file}: {warning}" for warning in said]
+        place = place_on(geometry, series)
+        first, end = min(first, place.covered.start), max(end, place.covered.stop)
+        classes = place.spread(part_classes(values, file, part.bone, part.outline, settings.label_map), series)
+        np.maximum(joined[place.covered], classes, out=joined[place.covered])
+    covered = slice(first, end)
+    require_bone(joined[covered], PurePosixPath(row.object.key).name)
+    return np.ascontiguousarray(joined[covered]), covered, warnings
+
+
+def _read_values(
+    fetch: Fetch, kind: FileKind, item: ObjectRef
+) -> tuple[NDArray[Any], Geometry, Mapping[int, str] | None, list[str]]:
+    """Return the values of a label file and their geometry, both in axial order, names of segments, and warnings."""
+    path = fetch(item)
     names: Mapping[int, str] | None = None
     values: NDArray[Any]
     warnings: list[str] = []
-    with _named({path: row.object.key}):
-        if row.kind == FileKind.DICOM_SEG:
-            values, geometry, names = read_segmentation(path)
+    with _named({path: item.key}):
+        if kind == FileKind.DICOM_SEG:
+            values, geometry, _ = read_segmentation(path)
+            names = {value: best_name(*texts) for value, texts in read_segment_names(path).items()}
         else:
             values, geometry, warnings = read_label(path)
     axial_geometry, reorientation = to_axial(geometry)
-    classes = to_classes(reorientation.apply(values), file, names, settings.label_map)
-    return np.ascontiguousarray(classes), axial_geometry, warnings
+    return reorientation.apply(values), axial_geometry, names, warnings
 
 
 def _check_shear(geometry: Geometry, most: float) -> list[str]:
