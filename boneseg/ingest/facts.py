@@ -19,6 +19,7 @@ from boneseg.dicom.segments import read_segment_names
 from boneseg.dicom.series import check_frames, read_slice, sort_slices
 from boneseg.errors import BonesegError, LabelError, SeriesError
 from boneseg.ingest.anatomy import best_name, known_words
+from boneseg.ingest.formats import UNKNOWN, foreign_format
 from boneseg.ingest.volumes import Survey
 from boneseg.nifti import is_nifti, read_pieces
 from boneseg.nifti import read_header as read_nifti_header
@@ -136,9 +137,9 @@ def inspect(path: Path, ref: ObjectRef, secret: bytes) -> ObjectFacts:
 
 
 def _unrecognised(path: Path, broken: ObjectFacts) -> ObjectFacts:
-    if reason := remains(path):
-        return broken.model_copy(update={"reason": reason})
-    reason = "neither DICOM nor NIfTI" if path.stat().st_size else "the file is empty"
+    reason = foreign_format(path, broken.ref.key)
+    if reason == UNKNOWN and (damage := remains(path)):
+        return broken.model_copy(update={"reason": damage})
     return ObjectFacts(ref=broken.ref, kind=Kind.IGNORED, reason=reason)
 
 
