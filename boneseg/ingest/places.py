@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from boneseg.geometry import Geometry, to_axial
+from boneseg.ingest.grid import on_series
 
 TOLERANCE_MM = 0.1
 
@@ -58,9 +59,8 @@ def stem(path: str) -> str:
 
 def fits(label: Geometry, series: Geometry, partial: bool) -> bool:
     """Say whether a label lies on the grid of a series, both in axial order; ``partial``: on some of its slices."""
-    if label.close_to(series, TOLERANCE_MM):
-        return True
-    return partial and label.slices_in(series, TOLERANCE_MM / max(series.spacing)) is not None
+    found = on_series(label, series)
+    return found is not None and found.off_mm <= TOLERANCE_MM and (partial or label.shape == series.shape)
 
 
 def rank(label: Place, other: Place) -> Rank:

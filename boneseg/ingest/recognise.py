@@ -319,7 +319,7 @@ def _name_unused(found: _Found, facts: list[ObjectFacts]) -> None:
     _name_broken(found, [item for item in facts if item.kind == Kind.BROKEN])
     for item in facts:
         for warning in item.warnings:
-            found.reject(found.name(item.ref.key), warning, _Weight.CHOICE)
+            found.reject(found.name(item.ref.key), warning, _Weight.UNUSED)
     shapes = Counter((folder_of(item), _shape(item)) for item in facts if item.kind == Kind.SLICE)
     ignored = []
     for item in facts:
