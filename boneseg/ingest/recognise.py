@@ -45,7 +45,7 @@ class _Found:
 
 
 def assemble(
-    facts: Iterable[ObjectFacts], secret: bytes, prefix: str = ""
+    facts: Iterable[ObjectFacts], secret: bytes, prefix: str = "", keep_copies: bool = False
 ) -> tuple[tuple[SeriesRow, ...], tuple[Problem, ...]]:
     """Group slices into series and find the label of each.
 
@@ -57,6 +57,7 @@ def assemble(
         facts: of all objects; their order plays no part.
         secret: of the keyed hashes, for what has no identifiers of its own.
         prefix: start of all keys that people do not need to see.
+        keep_copies: whether each of several series with the same content is a row, instead of one for all.
 
     Returns:
         One row a series and one problem for whatever cannot be used or is odd, both in a fixed order.
@@ -73,7 +74,7 @@ def assemble(
     images = _images(ordered) - found.copies
     rows, problems = assign_labels(found.rows, ordered, images, prefix)
     found.problems += problems
-    rows = _drop_copies(found, rows)
+    rows = rows if keep_copies else _drop_copies(found, rows)
     in_order = sorted(found.problems, key=lambda problem: (not problem.fatal, problem.source, problem.reason))
     return tuple(sorted(rows, key=lambda row: (row.source, row.series))), tuple(in_order)
 
