@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from boneseg.errors import LabelError
+from boneseg.errors import LabelError, quoted
 from boneseg.geometry import Geometry
 from boneseg.scheme import BACKGROUND, BONE, OUTLINE
 
@@ -108,7 +108,7 @@ def _class_of(name: str) -> int | None:
 
 
 def _unknown(file: str, values: list[int], names: Mapping[int, str] | None) -> LabelError:
-    shown = [f"{value} ({names[value]})" if names and names.get(value) else str(value) for value in values[:8]]
+    shown = [f"{value} ({quoted(names[value])})" if names and names.get(value) else str(value) for value in values[:8]]
     more = f" and {len(values) - 8} more" if len(values) > 8 else ""
     example = f"{{{values[0]}: {BONE}}}"
     return LabelError(

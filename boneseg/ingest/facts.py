@@ -19,7 +19,7 @@ from boneseg.storage.catalogue import FileKind, GeometryRecord, ObjectRef
 from boneseg.storage.hashing import combine, pseudonym, sha256_array
 from boneseg.storage.records import Record
 
-FACTS_VERSION = 1
+FACTS_VERSION = 2
 """Rises when the same file gives other facts than before, so that old ones are not re-used."""
 
 AIR_BELOW_HU = -200
@@ -80,6 +80,8 @@ class ObjectFacts(Record):
     """Label values above 0 that occur."""
     pixels: str = ""
     """Hash of the HU: of a slice, or of all slices of a volume in order."""
+    prints: tuple[str, ...] = ()
+    """Hash of the HU of each slice, however it is turned or mirrored; empty for a slice that shows next to nothing."""
 
 
 def inspect(path: Path, ref: ObjectRef, secret: bytes) -> ObjectFacts:
@@ -137,6 +139,7 @@ def _dicom(path: Path, ref: ObjectRef, header: SliceHeader, secret: bytes) -> Ob
         ),
         hu_range=(int(hu.min()), int(hu.max())),
         pixels=sha256_array(hu),
+        prints=(slice_print(hu),),
     )
 
 
@@ -187,7 +190,19 @@ def _volume(voxels: NDArray[Any], unknown: ObjectFacts) -> ObjectFacts:
     if high - low < MIN_HU_SPREAD:
         raise SeriesError(f"values from {low} to {high} are neither HU nor labels; store HU or whole label values")
     pixels = combine(sha256_array(plane) for plane in hu)
-    return unknown.model_copy(update={"kind": Kind.VOLUME, "hu_range": (low, high), "pixels": pixels})
+    prints = tuple(slice_print(plane) for plane in hu)
+    return unknown.model_copy(update={"kind": Kind.VOLUME, "hu_range": (low, high), "pixels": pixels, "prints": prints})
+
+
+def slice_print(hu: NDArray[np.int16]) -> str:
+    """Return a hash of how often each HU occurs in a slice: noise makes it the slice's own, also turned or mirrored.
+
+    Empty where the values hardly differ: slices of nothing but air or padding are alike in many patients.
+    """
+    low, high = int(hu.min()), int(hu.max())
+    if high - low < MIN_HU_SPREAD:
+        return ""
+    return combine([str(low), sha256_array(np.bincount(hu.ravel().astype(np.int32) - low))])
 
 
 def _label_values(voxels: NDArray[Any]) -> tuple[int, ...] | None:

@@ -17,7 +17,9 @@ from boneseg.errors import SeriesError
 from boneseg.geometry import Geometry
 from boneseg.ingest.facts import Kind, ObjectFacts, Plane
 from boneseg.ingest.labels import assign_labels
-from boneseg.storage.catalogue import FileKind, GeometryRecord, Problem, SeriesRow
+from boneseg.ingest.patient_table import PatientLine
+from boneseg.ingest.patients import settle_patients
+from boneseg.storage.catalogue import FileKind, GeometryRecord, Problem, SeriesRow, ToldBy
 from boneseg.storage.hashing import combine, pseudonym
 
 _SAME_DIRECTION = 1e-3
@@ -45,7 +47,7 @@ class _Found:
 
 
 def assemble(
-    facts: Iterable[ObjectFacts], secret: bytes, prefix: str = ""
+    facts: Iterable[ObjectFacts], secret: bytes, prefix: str = "", lines: Sequence[PatientLine] = ()
 ) -> tuple[tuple[SeriesRow, ...], tuple[Problem, ...]]:
     """Group slices into series and find the label of each.
 
@@ -57,6 +59,7 @@ def assemble(
         facts: of all objects; their order plays no part.
         secret: of the keyed hashes, for what has no identifiers of its own.
         prefix: start of all keys that people do not need to see.
+        lines: of the table of patients.
 
     Returns:
         One row a series and one problem for whatever cannot be used or is odd, both in a fixed order.
@@ -73,7 +76,7 @@ def assemble(
     images = _images(ordered) - found.copies
     rows, problems = assign_labels(found.rows, ordered, images, prefix)
     found.problems += problems
-    rows = _drop_copies(found, rows)
+    rows = _drop_copies(found, settle_patients(rows, ordered, secret, lines))
     in_order = sorted(found.problems, key=lambda problem: (not problem.fatal, problem.source, problem.reason))
     return tuple(sorted(rows, key=lambda row: (row.source, row.series))), tuple(in_order)
 
@@ -181,6 +184,7 @@ def _add_dicom(found: _Found, group: list[ObjectFacts]) -> None:
             geometry=GeometryRecord.of(series.geometry),
             hu_range=(min(low for low, _ in ranges), max(high for _, high in ranges)),
             label=None,
+            patient_by=ToldBy.PATIENT_ID if first.patient else ToldBy.STUDY if first.study else ToldBy.FOLDER,
         )
     )
 
@@ -235,8 +239,8 @@ def _add_nifti(found: _Found, item: ObjectFacts) -> None:
     if min(item.geometry.shape) < 2:
         found.reject(source, "the series has only one slice; a volume needs two or more")
         return
-    # A file is a patient: nothing in NIfTI says more, and a rule that counts a folder's files would move patients
-    # when files are added.
+    # A file is a patient unless its path or the table of patients says more; as a study it stays one, so that a
+    # patient told otherwise later keeps its split.
     patient = pseudonym(found.secret, "file", source)
     found.rows.append(
         SeriesRow(
@@ -250,6 +254,7 @@ def _add_nifti(found: _Found, item: ObjectFacts) -> None:
             geometry=item.geometry,
             hu_range=item.hu_range,
             label=None,
+            patient_by=ToldBy.FILE,
         )
     )
 

@@ -89,12 +89,12 @@ def test_segment_names_decide_for_dicom() -> None:
 
 
 def test_segments_named_otherwise_are_not_taken_for_outline_and_bone() -> None:
-    with pytest.raises(LabelError, match=r"1 \(left femur\), 2 \(right femur\)"):
+    with pytest.raises(LabelError, match=r"1 \(«left femur»\), 2 \(«right femur»\)"):
         to_classes(volume(1, 2), "l.dcm", {1: "left femur", 2: "right femur"}, None)
 
 
 def test_a_vertebral_body_is_no_patient_outline() -> None:
-    with pytest.raises(LabelError, match=r"2 \(L5 vertebral body\)"):
+    with pytest.raises(LabelError, match=r"2 \(«L5 vertebral body»\)"):
         to_classes(volume(1, 2), "l.dcm", {1: "bone", 2: "L5 vertebral body"}, None)
 
 
