@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from boneseg.dicom.header import CT_IMAGE, SliceHeader, read_header
 from boneseg.dicom.segmentation import read_segmentation
 from boneseg.dicom.series import AIR_HU, read_slice
-from boneseg.errors import LabelError, SeriesError
+from boneseg.errors import LabelError, SeriesError, quoted
 from boneseg.nifti import is_nifti, read_first_slice, read_geometry, read_volume
 from boneseg.storage.catalogue import FileKind, GeometryRecord, ObjectRef
 from boneseg.storage.hashing import combine, pseudonym, sha256_array
@@ -24,6 +24,9 @@ FACTS_VERSION = 2
 
 AIR_BELOW_HU = -200
 """A volume with values below this is CT: there is air in or around every patient."""
+_MODALITIES = "CR DOC DX IVUS KO MG MR NM OCT OT PR PT REG RF RTDOSE RTIMAGE RTPLAN SC SEG SM SR US XA"
+MODALITIES = frozenset(_MODALITIES.split())
+"""What DICOM defines; other words in its place may be anybody's."""
 MAX_LABEL_VALUES = 256
 MIN_HU_SPREAD = 200
 MIN_VOXEL_MM3 = 1e-6
@@ -150,7 +153,7 @@ def _not_ct(header: SliceHeader) -> str | None:
     if header.modality == "RTSTRUCT":
         return "RTSTRUCT contours are not read; convert them to DICOM SEG or NIfTI"
     if header.modality and header.modality != "CT":
-        return f"modality {header.modality} is not CT"
+        return f"modality {header.modality if header.modality in MODALITIES else quoted(header.modality)} is not CT"
     if header.pixels is None:
         return ""
     if header.position is None:

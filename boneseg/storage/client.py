@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 import random
 import time
@@ -80,6 +81,8 @@ class ObjectStore:
         self._client = self._connect()
 
     def _connections(self) -> urllib3.PoolManager:
+        # It logs the address of every request and retry, and raw keys often are names of people.
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
         return urllib3.PoolManager(
             timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
             maxsize=64,
