@@ -21,6 +21,7 @@ LIMIT_VARIABLE = "BONESEG_CACHE_GB"
 DEFAULT_LIMIT_BYTES = 50 * 2**30
 IN_USE_SECONDS = 60.0
 """A file that was fetched within this time is not evicted: its user may not have opened it yet."""
+FETCH_ATTEMPTS = 4
 _STALE_SECONDS = 86400.0
 _SLACK = 0.05
 
@@ -71,11 +72,13 @@ class Cache:
     def fetch_new(self, item: ObjectInfo) -> tuple[Path, ObjectRef]:
         """Fetch an object of which only the listing is known, and say what its content hash is.
 
+        Where it was changed since it was listed, size and ETag of the reference are those of the content fetched.
+
         Raises:
-            StoreError: the object is gone, or does not have the size that the listing says.
+            StoreError: the object is gone, or changes all the time.
         """
         with self._partial() as partial:
-            sha256 = self._download_verified(item, partial)
+            sha256, item = self._download_verified(item, partial)
             path = self._by_content(sha256)
             self._keep(partial, path)
         return path, ObjectRef(key=item.key, size=item.size, etag=item.etag, sha256=sha256)
@@ -118,20 +121,22 @@ class Cache:
     def _by_content(self, sha256: str) -> Path:
         return self.folder / "objects" / sha256[:2] / sha256
 
-    def _download_verified(self, item: ObjectInfo, partial: Path) -> str:
-        """Download and return the SHA-256, checked against what the listing tells: size, and MD5 where it is one."""
-        first = self._download_hashed(item, partial)
-        if _fits(item, partial):
-            return first
-        # Damaged on the way, changed since it was listed, or an ETag that is no MD5 (server-side encryption).
-        second = self._download_hashed(item, partial)
-        if partial.stat().st_size != item.size or first != second:
-            raise StoreError(f"{self.store.uri(item.key)} changes while it is read; run 'boneseg pull' again")
-        return second
-
-    def _download_hashed(self, item: ObjectInfo, partial: Path) -> str:
-        self.store.download(item.key, partial)
-        return sha256_file(partial)
+    def _download_verified(self, item: ObjectInfo, partial: Path) -> tuple[str, ObjectInfo]:
+        """Download and return the SHA-256, with what a listing shows of this very version of the object."""
+        seen = None
+        for _ in range(FETCH_ATTEMPTS):
+            etag = self.store.download(item.key, partial)
+            sha256 = sha256_file(partial)
+            verified = etag == item.etag and _fits(item, partial)
+            # Twice the same: the ETag is no MD5 (server-side encryption), or not the one that listings show.
+            if verified or (sha256 == seen and partial.stat().st_size == item.size):
+                return sha256, item
+            # Damaged on the way, or changed since it was listed.
+            now = self.store.stat(item.key)
+            if now is None:
+                raise StoreError(f"{self.store.uri(item.key)} is not there")
+            seen, item = sha256, now
+        raise StoreError(f"{self.store.uri(item.key)} changes while it is read; run 'boneseg pull' again")
 
     @contextmanager
     def _partial(self) -> Iterator[Path]:

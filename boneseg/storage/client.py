@@ -25,6 +25,7 @@ from boneseg.errors import StoreError
 CONNECT_SECONDS, READ_SECONDS, RETRIES = 5.0, 60.0, 3
 PART_BYTES = 16 * 2**20
 """Files above this size are sent in parts of it."""
+STREAM_BYTES = 2**20
 UPDATE_ATTEMPTS = 30
 _ABSENT = ("NoSuchKey", "NoSuchObject")
 _LOST_RACE = (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.CONFLICT)
@@ -249,17 +250,34 @@ class ObjectStore:
             self._client.fput_object(self.bucket, key, str(path), content_type=content_type, part_size=PART_BYTES)
         return self.uri(key)
 
-    def download(self, key: str, path: Path) -> None:
-        """Fetch an object to a file; the file appears whole or not at all."""
+    def download(self, key: str, path: Path) -> str:
+        """Fetch an object to a file; the file appears whole or not at all.
+
+        Returns:
+            The ETag of the very version that was fetched.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             with self._translated(key):
-                self._client.fget_object(self.bucket, key, str(path), tmp_file_path=str(partial))
+                etag = self._stream(key, partial)
+            partial.replace(path)
         except OSError as error:
             raise StoreError(f"{path}: cannot write the download ({error.strerror}); free some space there") from error
         finally:
             partial.unlink(missing_ok=True)
+        return etag
+
+    def _stream(self, key: str, path: Path) -> str:
+        response = self._client.get_object(self.bucket, key)
+        try:
+            with path.open("wb") as file:
+                for data in response.stream(STREAM_BYTES):
+                    file.write(data)
+            return str(response.headers.get("etag", "")).strip('"')
+        finally:
+            response.close()
+            response.release_conn()
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens where there is none."""

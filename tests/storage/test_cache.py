@@ -10,7 +10,7 @@ import pytest
 from boneseg.errors import SettingsError, StoreError
 from boneseg.storage.cache import IN_USE_SECONDS, Cache
 from boneseg.storage.catalogue import ObjectRef
-from boneseg.storage.client import ObjectInfo
+from boneseg.storage.client import ObjectInfo, ObjectStore, etag_of
 from boneseg.storage.hashing import sha256_file
 from boneseg.storage.workspace import Workspace
 
@@ -62,15 +62,67 @@ def test_an_object_that_is_gone_is_named(cache: Cache) -> None:
         cache.fetch(ref)
 
 
-def test_wrong_size_in_the_listing_is_refused(cache: Cache) -> None:
+def test_an_object_that_changed_since_it_was_listed_is_known_by_what_was_fetched(cache: Cache) -> None:
     cache.store.write("a", b"content")
+    (listed,) = cache.store.list("a")
+    cache.store.write("a", b"other content")
+    path, ref = cache.fetch_new(listed)
+    (now,) = cache.store.list("a")
+    assert path.read_bytes() == b"other content"
+    assert (ref.etag, ref.size, ref.sha256) == (now.etag, now.size, sha256_file(path))
+
+
+def test_an_object_that_changes_twice_while_it_is_read_is_known_by_one_version(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.store.write("a", b"first")
+    (listed,) = cache.store.list("a")
+    versions = iter([b"second", b"third"])
+    download = ObjectStore.download
+
+    def changing(store: ObjectStore, key: str, path: Path) -> str:
+        etag = download(store, key, path)
+        for data in versions:
+            store.write(key, data)
+            break
+        return etag
+
+    monkeypatch.setattr(ObjectStore, "download", changing)
+    path, ref = cache.fetch_new(listed)
+    tied = {etag_of(path): sha256_file(path)}
+    assert tied == {ref.etag: ref.sha256}
+
+
+def test_an_object_that_never_stands_still_is_refused(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.store.write("a", b"content")
+    (listed,) = cache.store.list("a")
+    download = ObjectStore.download
+
+    def changing(store: ObjectStore, key: str, path: Path) -> str:
+        store.write(key, os.urandom(7))
+        return download(store, key, path)
+
+    monkeypatch.setattr(ObjectStore, "download", changing)
     with pytest.raises(StoreError, match="changes while it is read"):
-        cache.fetch_new(ObjectInfo("a", 3, ""))
+        cache.fetch_new(listed)
+
+
+class Encrypting(ObjectStore):
+    """A store whose ETags are no MD5, as with server-side encryption."""
+
+    def download(self, key: str, path: Path) -> str:
+        super().download(key, path)
+        return "0" * 32
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        return ObjectInfo(key, 7, "0" * 32)
 
 
 def test_etag_that_is_no_md5_is_accepted_after_a_second_look(cache: Cache) -> None:
-    cache.store.write("a", b"content")
-    path, ref = cache.fetch_new(ObjectInfo("a", 7, "0" * 32))  # as with server-side encryption
+    store = cache.store
+    store.write("a", b"content")
+    cache.store = Encrypting(store.endpoint, store.bucket, store.credentials)
+    path, ref = cache.fetch_new(ObjectInfo("a", 7, "0" * 32))
     assert path.read_bytes() == b"content"
     assert ref.etag == "0" * 32
 
