@@ -1,5 +1,18 @@
 """The one family of errors that a user is meant to read."""
 
+import re
+
+QUOTED = re.compile("«([^»]*)»")
+"""Words in a message that come out of a file; see ``quoted``."""
+
+
+def quoted(text: str) -> str:
+    """Return words out of a file, such as a segment's name, as messages show them.
+
+    They may name a person: whoever logs or stores the message puts a stand-in in their place.
+    """
+    return f"«{text.replace('»', '>').replace('«', '<')}»"
+
 
 class BonesegError(Exception):
     """A fault that the user can mend: one sentence that names the thing and the fix.

@@ -30,4 +30,4 @@ def open_workspace(settings: RunSettings, folder: Path | None = None, *, create:
         store.ensure_bucket()
     else:
         store.require_bucket()
-    return Workspace(store, folder)
+    return Workspace(store, folder, settings.store.raw_prefix)
