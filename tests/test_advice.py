@@ -38,7 +38,7 @@ def commands() -> list[tuple[str, str]]:
 def settings() -> list[tuple[str, str]]:
     sections = "|".join(name for name, field in RunSettings.model_fields.items() if section(field.annotation))
     named = re.compile(rf"(?<![\w./`])(?:{sections})(?:\.[a-z_0-9]+)+(?![\w(/])")
-    endings = (".py", ".json", ".html", ".csv", ".png", ".db", ".yaml", ".safetensors", ".log")
+    endings = (".py", ".json", ".html", ".csv", ".png", ".db", ".yaml", ".safetensors", ".log", ".key", ".pem")
     return [
         (file, match)
         for file, some in texts().items()
