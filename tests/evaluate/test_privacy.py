@@ -118,7 +118,7 @@ def test_pull_and_prepare_leave_no_mark_and_people_read_names(
     readable = reader_of(workspace)
     told = "\n".join(readable(f"{problem.source}: {problem.reason}") for problem in made.problems)
     for path in (
-        "Wunderlich-odd/ct: Wunderlich-odd/Wunderlich.dcm: label values 1 («Wunderlich's implant 1»)",
+        "Wunderlich-odd/ct: Wunderlich-odd/Wunderlich.dcm: label values 1 (implant 1)",
         "Wunderlich-nine/ct.nii.gz: Wunderlich-nine/Wunderlich label.nii.gz: label values",
         "sub-Wunderlich/ses-20190228/WUNDERLICH_ct.nii.gz",
         "cut/19470311.nii.gz",
