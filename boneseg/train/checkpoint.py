@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import shutil
+import zipfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -227,6 +228,9 @@ class StateKeeper:
     def _read(self, path: Path) -> TrainingState:
         """Read a state; a new one where there is none, it belongs to other settings, or it is damaged."""
         try:
+            with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums it wrote
+                if (damaged := archive.testzip()) is not None:
+                    raise ValueError(f"{damaged} does not have its checksum")
             content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             if content.pop("identity") != self._identity:
                 return TrainingState()
