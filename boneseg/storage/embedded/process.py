@@ -29,7 +29,7 @@ from boneseg.storage.embedded.certificates import client_context
 from boneseg.storage.protect import FILE_MODE, make_private, write_private
 
 CREDENTIALS = "s3.json"
-START_SECONDS, STOP_SECONDS, KILL_SECONDS, POLL_SECONDS = 90.0, 20.0, 20.0, 0.05
+START_SECONDS, STOP_SECONDS, KILL_SECONDS, POLL_SECONDS = 90.0, 10.0, 20.0, 0.05
 FOUND_SECONDS = 2.0
 """For a process that was just launched to become the server."""
 UMASK = 0o077
