@@ -156,7 +156,7 @@ def _frames(data: Any, count: int, known: set[int], kind: str) -> list[_Frame]:
     """Read the functional groups of the frames; each is forgotten when it was read, for parsed they are large."""
     shared = (tags.items(data, _SHARED) or [None])[0]
     groups = tags.items(data, _PER_FRAME)
-    del data[_PER_FRAME]
+    data.pop(_PER_FRAME, None)
     if len(groups) != count:
         raise TagError(f"holds {count} frames and says of {len(groups)} where they are")
     found = []

@@ -256,6 +256,8 @@ def _not_ct(header: SliceHeader) -> str | None:
 def _other_object(header: SliceHeader) -> str | None:
     if header.modality == "RTSTRUCT":
         return "RTSTRUCT contours are not read; convert them to DICOM SEG or NIfTI"
+    if header.modality == "SEG":
+        return "a segmentation of another kind than DICOM SEG; export it again as DICOM SEG or NIfTI"
     if header.modality and header.modality != "CT":
         return f"modality {header.modality} is not CT"
     if header.rows == 0:
