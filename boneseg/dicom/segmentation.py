@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,6 +59,19 @@ def segments_present(path: Path, seg: SegHeader) -> tuple[int, ...]:
     """
     sizes = _sizes(path, seg)
     return tuple(number for number in sorted(seg.names) if sizes[number])
+
+
+def content_hash(path: Path, seg: SegHeader) -> str:
+    """Return a hash of what is drawn: of segments, places and pixels of the frames that are not empty.
+
+    Raises:
+        LabelError: pixels are damaged.
+    """
+    digest = hashlib.sha256(str(seg.geometry.shape[1:]).encode())
+    for number, index, frame in _frames(path, seg):
+        if frame.any():
+            digest.update(f"{number} {index} ".encode() + np.packbits(frame).tobytes())
+    return digest.hexdigest()
 
 
 def _sizes(path: Path, seg: SegHeader) -> NDArray[np.int64]:

@@ -13,13 +13,13 @@ from boneseg.dicom.file import remains
 from boneseg.dicom.header import CT_CLASSES, SECONDARY_CAPTURES, SEGMENTATIONS, SliceHeader, read_frames
 from boneseg.dicom.marks import MARKS, TIMES, Marks, read_identity, read_marks
 from boneseg.dicom.pixels import WINDOWED, is_windowed, read_planes
-from boneseg.dicom.segmentation import segments_present
+from boneseg.dicom.segmentation import content_hash, segments_present
 from boneseg.dicom.segmentation_frames import read_seg_header
 from boneseg.dicom.segments import read_segment_names
 from boneseg.dicom.series import check_frames, read_slice, sort_slices
 from boneseg.errors import BonesegError, LabelError, SeriesError
 from boneseg.ingest.anatomy import best_name, known_words
-from boneseg.ingest.formats import UNKNOWN, foreign_format
+from boneseg.ingest.formats import UNKNOWN, ZEROS, foreign_format
 from boneseg.ingest.volumes import Survey
 from boneseg.nifti import is_nifti, read_pieces
 from boneseg.nifti import read_header as read_nifti_header
@@ -31,6 +31,9 @@ FACTS_VERSION = 2
 """Rises when the same file gives other facts than before, so that old ones are not re-used."""
 
 _MARK_DIGITS = 8
+_START = 512
+_DOCUMENTS = (b"%PDF", b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"\xd0\xcf\x11\xe0")
+"""How files start that are pictures and texts for people."""
 _LONGEST_MOVE_S = 100 * 365 * 86400
 _OF_THE_MACHINE = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
 
@@ -83,15 +86,13 @@ class ObjectFacts(Record):
     values: tuple[int, ...] = ()
     """Label values above 0 that occur."""
     pixels: str = ""
-    """Hash of the HU: of a slice, or of all slices of a volume in order."""
+    """Hash of the HU: of a slice, or of all slices of a volume in order; of a label: of what is drawn."""
     referenced_series: str = ""
     """Of a DICOM SEG: keyed hash of the series that it was drawn on, as ``series`` of that series' slices."""
     referenced_images: tuple[str, ...] = ()
     """Of a DICOM SEG: keyed hashes (``image``) of the SOPInstanceUIDs of the images that it was drawn on."""
     frame_of_reference: str = ""
     """Keyed hash (``frame``) of FrameOfReferenceUID."""
-    warnings: tuple[str, ...] = ()
-    """What is odd about a volume or label that can be used."""
     image: str = ""
     """Of a slice: keyed hash of its SOPInstanceUID."""
     marks: tuple[str, ...] = ()
@@ -102,6 +103,8 @@ class ObjectFacts(Record):
     """Of a DICOM SEG: value -> what of the segment's name is a word of anatomy."""
     is_picture: bool = False
     """Whether a file that is not used shows a patient all the same: a label beside it may be drawn on it."""
+    warnings: tuple[str, ...] = ()
+    """What is odd about a volume or label that can be used."""
 
 
 def inspect(path: Path, ref: ObjectRef, secret: bytes) -> ObjectFacts:
@@ -140,7 +143,11 @@ def _unrecognised(path: Path, broken: ObjectFacts) -> ObjectFacts:
     reason = foreign_format(path, broken.ref.key)
     if reason == UNKNOWN and (damage := remains(path)):
         return broken.model_copy(update={"reason": damage})
-    return ObjectFacts(ref=broken.ref, kind=Kind.IGNORED, reason=reason)
+    with path.open("rb") as file:
+        start = file.read(_START)
+    # What is no text may be an image in a format that is not read: a label beside it must go to no other series.
+    is_picture = b"\0" in start and not start.startswith(_DOCUMENTS) and reason != ZEROS
+    return ObjectFacts(ref=broken.ref, kind=Kind.IGNORED, reason=reason, is_picture=is_picture)
 
 
 def _dicom(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes) -> ObjectFacts:
@@ -153,6 +160,7 @@ def _dicom(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes)
             file=FileKind.DICOM_SEG,
             geometry=GeometryRecord.of(seg.geometry),
             values=segments_present(path, seg),
+            pixels=content_hash(path, seg),
             segments={value: known_words(best_name(*names)) for value, names in read_segment_names(path).items()},
             patient=_keyed(secret, "patient", header.patient_id),
             study=_keyed(secret, "study", header.study_uid),
@@ -280,7 +288,10 @@ def _nifti(path: Path, ref: ObjectRef) -> ObjectFacts:
             survey.add(piece.slice, header.geometry.shape[1], piece.values)
         warnings = (*header.warnings, *survey.warnings())
         if survey.is_label:
-            return known.model_copy(update={"kind": Kind.LABEL, "values": survey.label_values(), "warnings": warnings})
+            values, pixels = survey.label_values(), survey.pixels()
+            return known.model_copy(
+                update={"kind": Kind.LABEL, "values": values, "pixels": pixels, "warnings": warnings}
+            )
         hu_range = survey.hu_range()
     except SeriesError as error:
         # Where the file was CT, its place matters: its label must not go to a neighbour.

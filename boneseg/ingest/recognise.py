@@ -23,6 +23,8 @@ from boneseg.storage.catalogue import FileKind, GeometryRecord, Problem, SeriesR
 from boneseg.storage.hashing import combine, pseudonym
 
 _SAME_POSITION_MM = 1e-2
+_NAMED = 5
+"""Damaged files of a folder that are named one by one."""
 _DIGITS = re.compile(r"\d+")
 
 
@@ -95,18 +97,10 @@ def assemble(
 
 
 def _images(facts: list[ObjectFacts]) -> set[str]:
-    """Return the keys of all that is, was or may be an image of a patient, to which a label may belong.
-
-    Of a damaged DICOM file that does not say what it is, the files beside it tell: among labels only it was a label.
-    """
-    kinds: dict[str, set[Kind]] = defaultdict(set)
-    for item in facts:
-        kinds[folder_of(item)].add(item.kind)
+    """Return the keys of all that is, was or may be an image of a patient, to which a label may belong."""
     images = set()
     for item in facts:
-        beside = kinds[folder_of(item)]
-        was_slice = item.file == FileKind.DICOM and (Kind.LABEL not in beside or Kind.SLICE in beside or item.series)
-        was_image = item.kind == Kind.BROKEN and (item.geometry is not None or was_slice)
+        was_image = item.kind == Kind.BROKEN and (item.geometry is not None or item.file == FileKind.DICOM)
         if item.kind in (Kind.SLICE, Kind.VOLUME) or was_image or (item.kind == Kind.IGNORED and item.is_picture):
             images.add(item.ref.key)
     return images
@@ -312,7 +306,7 @@ def _drop_copies(found: _Found, rows: list[SeriesRow]) -> list[SeriesRow]:
             continue
         who = "" if first.patient == row.patient else " under another patient"
         found.reject(row.source, f"the same series as {first.source}{who}; this copy is not used", _Weight.COPY)
-        if row.label and first.label and row.label.content != first.label.content:
+        if row.label and first.label and row.label.drawn != first.label.drawn:
             label, other = (found.name(item.object.key) for item in (row.label, first.label))
             reason = f"another label than {other} for the same series, {first.source} and {row.source}; keep one"
             found.reject(label, reason, _Weight.LABEL)
@@ -322,11 +316,10 @@ def _drop_copies(found: _Found, rows: list[SeriesRow]) -> list[SeriesRow]:
 
 
 def _name_unused(found: _Found, facts: list[ObjectFacts]) -> None:
+    _name_broken(found, [item for item in facts if item.kind == Kind.BROKEN])
     for item in facts:
-        if item.kind == Kind.BROKEN:
-            found.reject(found.name(item.ref.key), item.reason)
         for warning in item.warnings:
-            found.reject(found.name(item.ref.key), warning, _Weight.UNUSED)
+            found.reject(found.name(item.ref.key), warning, _Weight.CHOICE)
     shapes = Counter((folder_of(item), _shape(item)) for item in facts if item.kind == Kind.SLICE)
     ignored = []
     for item in facts:
@@ -344,14 +337,26 @@ def _name_unused(found: _Found, facts: list[ObjectFacts]) -> None:
             found.reject(source, f"{_count(files, 'file')} not used: {reason}", _Weight.UNUSED)
 
 
+def _name_broken(found: _Found, broken: Slices) -> None:
+    """Name damaged files one by one, or by their folder where many have the same reason."""
+    for reason in sorted({item.reason for item in broken}):
+        for folder, items in _by_folder(found, [item for item in broken if item.reason == reason]).items():
+            weight = _Weight.LABEL if all(item.file == FileKind.DICOM_SEG for item in items) else _Weight.SERIES
+            if len(items) > _NAMED:
+                first = found.name(items[0].ref.key)
+                found.reject(folder, f"{len(items)} files, the first of them {first}: {reason}", weight)
+                continue
+            for item in items:
+                found.reject(found.name(item.ref.key), reason, weight)
+
+
 def _claims_to_be(item: ObjectFacts, shapes: Counter[tuple[str, str]]) -> str:
     """Say what the name of a file that is no image makes one expect; empty where it claims nothing."""
-    if item.is_picture:
-        return ""
-    if shapes[folder_of(item), _shape(item)] > 1:
-        return "named like the slices beside it"
     name = PurePosixPath(item.ref.key).name.lower()
-    return f"named {'.nii.gz' if name.endswith('.gz') else '.nii'}" if name.endswith((".nii", ".nii.gz")) else ""
+    if name.endswith((".nii", ".nii.gz")):
+        return f"named {'.nii.gz' if name.endswith('.gz') else '.nii'}"
+    alike = not item.is_picture and shapes[folder_of(item), _shape(item)] > 1
+    return "named like the slices beside it" if alike else ""
 
 
 def _shape(item: ObjectFacts) -> str:

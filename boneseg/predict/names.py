@@ -45,7 +45,7 @@ def _name(row: SeriesRow, place: Path) -> str:
     parts = [part for part in path.parts if part not in ("", "/", ".", "..")]
     if not parts:  # the place itself
         parts = [place.resolve().name or "series"]
-    for ending in (".gz", ".nii"):
+    for ending in (".gz", ".nii", ".dcm"):
         parts[-1] = parts[-1].removesuffix(ending) or parts[-1]
     name = "/".join(_fitting(part) for part in parts)
     return name if len(name.encode()) <= _LONGEST else f"{_fitting(parts[-1])}-{combine([row.source])[:_DIGITS]}"

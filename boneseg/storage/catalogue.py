@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 
 import numpy as np
@@ -76,6 +77,8 @@ class LabelRow(Record):
     """Values above 0 that occur: label values of a NIfTI file, segment numbers of a DICOM SEG."""
     parts: tuple[LabelPart, ...] = ()
     """Masks of single structures that are joined, ``object`` the first of them; empty for a label in one file."""
+    drawn: str = ""
+    """Hash of what is drawn, whatever file holds it; empty in records of earlier versions."""
 
     @property
     def content(self) -> str:
@@ -83,6 +86,11 @@ class LabelRow(Record):
         if not self.parts:
             return self.object.sha256
         return combine(f"{part.kind} {part.object.sha256} {part.bone} {part.outline}" for part in self.parts)
+
+    def with_objects(self, change: Callable[[ObjectRef], ObjectRef]) -> LabelRow:
+        """Return the same label with its raw objects, of all parts, written in another way."""
+        parts = tuple(part.model_copy(update={"object": change(part.object)}) for part in self.parts)
+        return self.model_copy(update={"object": change(self.object), "parts": parts})
 
 
 class SeriesRow(Record):
