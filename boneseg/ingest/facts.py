@@ -13,7 +13,7 @@ from boneseg.dicom.file import remains
 from boneseg.dicom.header import CT_CLASSES, SECONDARY_CAPTURES, SEGMENTATIONS, SliceHeader, read_frames
 from boneseg.dicom.marks import MARKS, TIMES, Marks, read_identity, read_marks
 from boneseg.dicom.pixels import WINDOWED, is_windowed, read_planes
-from boneseg.dicom.segmentation import content_hash, segments_present
+from boneseg.dicom.segmentation import what_is_drawn
 from boneseg.dicom.segmentation_frames import read_seg_header
 from boneseg.dicom.segments import read_segment_names
 from boneseg.dicom.series import check_frames, read_slice, sort_slices
@@ -154,13 +154,14 @@ def _dicom(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes)
     header = frames[0]
     if header.is_seg:
         seg = read_seg_header(path)
+        values, pixels = what_is_drawn(path, seg)
         return ObjectFacts(
             ref=ref,
             kind=Kind.LABEL,
             file=FileKind.DICOM_SEG,
             geometry=GeometryRecord.of(seg.geometry),
-            values=segments_present(path, seg),
-            pixels=content_hash(path, seg),
+            values=values,
+            pixels=pixels,
             segments={value: known_words(best_name(*names)) for value, names in read_segment_names(path).items()},
             patient=_keyed(secret, "patient", header.patient_id),
             study=_keyed(secret, "study", header.study_uid),

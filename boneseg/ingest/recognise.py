@@ -61,7 +61,7 @@ class _Found:
 
 
 def assemble(
-    facts: Iterable[ObjectFacts], secret: bytes, prefix: str = ""
+    facts: Iterable[ObjectFacts], secret: bytes, prefix: str = "", keep_copies: bool = False
 ) -> tuple[tuple[SeriesRow, ...], tuple[Problem, ...]]:
     """Group slices into series and find the label of each.
 
@@ -72,6 +72,7 @@ def assemble(
         facts: of all objects; their order plays no part.
         secret: of the keyed hashes, for what has no identifiers of its own.
         prefix: start of all keys that people do not need to see.
+        keep_copies: whether each of several series with the same content is a row, instead of one for all.
 
     Returns:
         One row a series in a fixed order, and one problem for whatever cannot be used or is odd: what matters most
@@ -90,7 +91,7 @@ def assemble(
     _name_unused(found, ordered)
     rows, problems = assign_labels(found.series, ordered, _images(ordered) - found.copies, prefix)
     found.problems += [(_Weight.LABEL if problem.fatal else _Weight.CHOICE, problem) for problem in problems]
-    rows = _drop_copies(found, rows)
+    rows = rows if keep_copies else _drop_copies(found, rows)
     by_weight = sorted(found.problems, key=lambda item: (item[0], item[1].source, item[1].reason))
     in_order = sorted(rows, key=lambda row: (row.source, row.series))
     return tuple(in_order), tuple(problem for _, problem in by_weight)
