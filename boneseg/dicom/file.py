@@ -316,5 +316,5 @@ class _Watch:
         if place == end:
             return 0
         self._file.seek(start)
-        padding = (end - start < 2 or end % _BLOCK == 0) and not self._file.read(_PIECE).strip(b"\0")
+        padding = end % _BLOCK == 0 and not self._file.read(_PIECE).strip(b"\0")
         return 0 if padding else end - start

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from boneseg.dicom.header import CT_IMAGE, SliceHeader
-from boneseg.dicom.series import sort_slices
+from boneseg.dicom.series import check_places, sort_slices
 from boneseg.errors import SeriesError
 from boneseg.geometry import Geometry
 from boneseg.ingest.facts import Kind, ObjectFacts
@@ -115,12 +115,14 @@ def _add_dicom(found: _Found, group: Group, groups: list[Group]) -> None:
         reason = f"a single slice beside series {at} (another direction, or one slice taken again); it is not used"
         found.reject(found.name(kept[0].ref.key), reason, _Weight.UNUSED)
         return
-    if pairs := doubled(kept):
-        found.reject(source, _why_doubled(found, pairs))
-        return
+    headers = [_header(item) for item in kept]
     try:
+        check_places(headers)
+        if pairs := doubled(kept):
+            found.reject(source, _why_doubled(found, pairs))
+            return
         # Gaps and tilt are prepare's to judge; here it is enough that the slices have an order.
-        series = sort_slices([_header(item) for item in kept], max_gap=math.inf, max_tilt_degrees=90)
+        series = sort_slices(headers, max_gap=math.inf, max_tilt_degrees=90)
     except SeriesError as error:
         found.reject(found.name(kept[0].ref.key) if len(kept) == 1 else source, str(error))
         return
