@@ -138,7 +138,8 @@ def _check_bits(header: SliceHeader, pixels: StoredPixels, raw: NDArray[np.int64
         if without > _FEW_JUMPS * with_them:
             raise _unfit(header, "BitsStored")
     sign = (mask + 1) // 2
-    if not pixels.signed and np.count_nonzero(plain[measured] >= sign) < _MUCH * max(np.count_nonzero(measured), 1):
+    high, all_of_it = int(np.count_nonzero(plain[measured] >= sign)), int(np.count_nonzero(measured))
+    if not pixels.signed and high < _MUCH * all_of_it:
         return  # bone, metal and markers on the skin are few; what is below 0 HU, read without its sign, is much
     other = plain & mask if pixels.signed else ((plain + sign) & mask) - sign
     as_said, otherwise = _jumps(plain, other, measured)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from boneseg.errors import LabelError
 from boneseg.geometry import Geometry
 from boneseg.ingest.anatomy import Meaning, meaning, says_no_bone, shown, words
-from boneseg.ingest.grid import OnSeries, on_series
 from boneseg.scheme import BACKGROUND, BONE, OUTLINE
 
 OFF_GRID = 0.2
@@ -24,23 +23,31 @@ LabelMap = Mapping[Any, int]
 _CLASS_OF = {Meaning.BONE: BONE, Meaning.OUTLINE: OUTLINE, Meaning.OTHER: BACKGROUND}
 
 
-def place_on(label: Geometry, series: Geometry) -> OnSeries:
-    """Find the voxels of a series on which a label lies.
+def covered_slices(label: Geometry, series: Geometry) -> NDArray[np.int64]:
+    """Find the slices of a series on which a label lies.
 
     Args:
         label: geometry of the label, axial order.
         series: geometry of the series, axial order.
 
+    Returns:
+        The number of each of the label's slices in the series, rising.
+
     Raises:
         LabelError: the label is not on the series' voxels. Labels are never interpolated: that would change them.
     """
-    found = on_series(label, series)
-    if found is None or found.off > OFF_GRID:
+    numbers = label.slices_in(series, OFF_GRID)
+    if numbers is None:
         raise LabelError(
             f"the label's grid ({_describe(label)}) is not the series' ({_describe(series)}); "
             "draw it on this series, or resample it to the series by nearest neighbour"
         )
-    return found
+    if len(numbers) > 1 and np.diff(numbers).min() > 1:
+        raise LabelError(
+            "the label has no two neighbouring slices, so what lies between is not known to be background; draw it on "
+            "every slice"
+        )
+    return numbers
 
 
 def to_classes(
@@ -76,14 +83,14 @@ def part_classes(
     """Turn one of several masks of a series into classes; it may be empty, and need not hold bone.
 
     Args:
-        label: values of the file, uint8 or uint16, any shape of three dimensions.
+        label: values of the file, any shape of three dimensions.
         file: name of the file, for messages.
         bone: values that are bone by their names.
         outline: values that are the patient's outline.
         label_map: as the settings give it; it goes before names.
 
     Raises:
-        LabelError: the label map does not know a value.
+        LabelError: a value is no whole number, or the label map does not know it.
     """
     present = _present(label)
     if label_map is not None:

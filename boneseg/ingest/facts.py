@@ -13,13 +13,13 @@ from boneseg.dicom.file import remains
 from boneseg.dicom.header import CT_CLASSES, SECONDARY_CAPTURES, SEGMENTATIONS, SliceHeader, read_frames
 from boneseg.dicom.marks import MARKS, TIMES, Marks, read_identity, read_marks
 from boneseg.dicom.pixels import WINDOWED, is_windowed, read_planes
-from boneseg.dicom.segmentation import content_hash, segments_present
+from boneseg.dicom.segmentation import what_is_drawn
 from boneseg.dicom.segmentation_frames import read_seg_header
 from boneseg.dicom.segments import read_segment_names
 from boneseg.dicom.series import check_frames, read_slice, sort_slices
 from boneseg.errors import BonesegError, LabelError, SeriesError, quoted
 from boneseg.ingest.anatomy import best_name, known_words
-from boneseg.ingest.formats import UNKNOWN, foreign_format
+from boneseg.ingest.formats import UNKNOWN, ZEROS, foreign_format
 from boneseg.ingest.volumes import Survey, slice_print
 from boneseg.nifti import is_nifti, read_pieces
 from boneseg.nifti import read_header as read_nifti_header
@@ -151,7 +151,7 @@ def _unrecognised(path: Path, broken: ObjectFacts) -> ObjectFacts:
     with path.open("rb") as file:
         start = file.read(_START)
     # What is no text may be an image in a format that is not read: a label beside it must go to no other series.
-    is_picture = b"\0" in start and not start.startswith(_DOCUMENTS)
+    is_picture = b"\0" in start and not start.startswith(_DOCUMENTS) and reason != ZEROS
     return ObjectFacts(ref=broken.ref, kind=Kind.IGNORED, reason=reason, is_picture=is_picture)
 
 
@@ -159,13 +159,14 @@ def _dicom(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes)
     header = frames[0]
     if header.is_seg:
         seg = read_seg_header(path)
+        values, pixels = what_is_drawn(path, seg)
         return ObjectFacts(
             ref=ref,
             kind=Kind.LABEL,
             file=FileKind.DICOM_SEG,
             geometry=GeometryRecord.of(seg.geometry),
-            values=segments_present(path, seg),
-            pixels=content_hash(path, seg),
+            values=values,
+            pixels=pixels,
             segments={value: known_words(best_name(*names)) for value, names in read_segment_names(path).items()},
             patient=_keyed(secret, "patient", header.patient_id),
             study=_keyed(secret, "study", header.study_uid),
@@ -274,6 +275,8 @@ def _not_ct(header: SliceHeader) -> str | None:
 def _other_object(header: SliceHeader) -> str | None:
     if header.modality == "RTSTRUCT":
         return "RTSTRUCT contours are not read; convert them to DICOM SEG or NIfTI"
+    if header.modality == "SEG":
+        return "a segmentation of another kind than DICOM SEG; export it again as DICOM SEG or NIfTI"
     if header.modality and header.modality != "CT":
         return f"modality {header.modality if header.modality in MODALITIES else quoted(header.modality)} is not CT"
     if header.rows == 0:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 UNKNOWN = "neither DICOM nor NIfTI"
 """What is said of a file that has no mark."""
+ZEROS = "only zeros"
 _START_BYTES = 600
 _TO_NIFTI = "convert it to one .nii.gz file"
 _UNPACK = "unpack it"
@@ -73,7 +74,7 @@ def _known(start: bytes) -> str:
     if pair := _pair(start):
         return pair
     if len(start) == _START_BYTES and not start.strip(b"\0"):
-        return "only zeros"
+        return ZEROS
     for place, mark, what, fix in _MARKS:
         if start[place : place + len(mark)] == mark:
             return f"{what}; {fix}" if fix else what

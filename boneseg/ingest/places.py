@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from boneseg.geometry import Geometry, to_axial
-from boneseg.ingest.grid import on_series
 
 TOLERANCE_MM = 0.1
 
@@ -59,8 +58,9 @@ def stem(path: str) -> str:
 
 def fits(label: Geometry, series: Geometry, partial: bool) -> bool:
     """Say whether a label lies on the grid of a series, both in axial order; ``partial``: on some of its slices."""
-    found = on_series(label, series)
-    return found is not None and found.off_mm <= TOLERANCE_MM and (partial or label.shape == series.shape)
+    if label.close_to(series, TOLERANCE_MM):
+        return True
+    return partial and label.slices_in(series, TOLERANCE_MM / max(series.spacing)) is not None
 
 
 def rank(label: Place, other: Place) -> Rank:

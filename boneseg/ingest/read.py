@@ -19,7 +19,7 @@ from boneseg.errors import LabelError, SeriesError
 from boneseg.geometry import Geometry, Reorientation, to_axial
 from boneseg.ingest.anatomy import best_name
 from boneseg.ingest.checks import check_label, check_values
-from boneseg.ingest.classes import describe_names, part_classes, place_on, require_bone, to_classes
+from boneseg.ingest.classes import covered_slices, describe_names, part_classes, require_bone, to_classes
 from boneseg.ingest.outline import patient_outline
 from boneseg.ingest.volumes import read_hu, read_label
 from boneseg.nifti_header import shear_degrees
@@ -111,40 +111,57 @@ def read_image(
 def _read_label(
     fetch: Fetch, row: LabelRow, series: Geometry, settings: PrepareSettings
 ) -> tuple[NDArray[np.uint8], slice, list[str]]:
-    """Return classes in axial order, the slices of the series that they cover, and warnings."""
-    if row.parts:
-        return _read_parts(fetch, row, series, settings)
-    values, geometry, names, warnings = _read_values(fetch, row.kind, row.object)
-    classes = to_classes(values, PurePosixPath(row.object.key).name, names, settings.label_map)
-    warnings += describe_names(row.values, names) if names and settings.label_map is None else []
-    place = place_on(geometry, series)
-    return place.spread(classes, series), place.covered, warnings
+    """Return the classes of the series' slices that a label covers, which slices they are, and warnings.
 
-
-def _read_parts(
-    fetch: Fetch, row: LabelRow, series: Geometry, settings: PrepareSettings
-) -> tuple[NDArray[np.uint8], slice, list[str]]:
-    """Join masks of single structures: bone where one of them is bone."""
+    All in axial order; ``series`` is the series' geometry. What a DICOM SEG leaves out between its first and its last
+    slice is background, as is what no part of a label marks.
+    """
+    file, label_map = PurePosixPath(row.object.key).name, settings.label_map
+    if not row.parts:
+        label = _read_values(fetch, row.kind, row.object)
+        classes = to_classes(label.values, file, label.names, label_map)
+        named = describe_names(row.values, label.names) if label.names and label_map is None else []
+        numbers = covered_slices(label.geometry, series)
+        return _spread(classes, numbers), _span(numbers), [*label.warnings, *named]
     joined = np.zeros(series.shape, dtype=np.uint8)
-    first, end = series.shape[0], 0
-    warnings: list[str] = []
+    first, end, warnings = series.shape[0], 0, []
     for part in row.parts:
-        values, geometry, _, said = _read_values(fetch, part.kind, part.object)
-        file = PurePosixPath(part.object.key).name
-        warnings += [f"{file}: {warning}" for warning in said]
-        place = place_on(geometry, series)
-        first, end = min(first, place.covered.start), max(end, place.covered.stop)
-        classes = place.spread(part_classes(values, file, part.bone, part.outline, settings.label_map), series)
-        np.maximum(joined[place.covered], classes, out=joined[place.covered])
-    covered = slice(first, end)
-    require_bone(joined[covered], PurePosixPath(row.object.key).name)
-    return np.ascontiguousarray(joined[covered]), covered, warnings
+        label = _read_values(fetch, part.kind, part.object)
+        name = PurePosixPath(part.object.key).name
+        classes = part_classes(label.values, name, part.bone, part.outline, label_map)
+        numbers = covered_slices(label.geometry, series)
+        joined[numbers] = np.maximum(joined[numbers], classes)
+        first, end = min(first, int(numbers[0])), max(end, int(numbers[-1]) + 1)
+        warnings += [f"{name}: {warning}" for warning in label.warnings]
+    require_bone(joined, file)
+    return np.ascontiguousarray(joined[first:end]), slice(first, end), warnings
 
 
-def _read_values(
-    fetch: Fetch, kind: FileKind, item: ObjectRef
-) -> tuple[NDArray[Any], Geometry, Mapping[int, str] | None, list[str]]:
-    """Return the values of a label file and their geometry, both in axial order, names of segments, and warnings."""
+def _span(numbers: NDArray[np.int64]) -> slice:
+    return slice(int(numbers[0]), int(numbers[-1]) + 1)
+
+
+def _spread(classes: NDArray[np.uint8], numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Put slices at their places from the first to the last; those between that are missing are background."""
+    span = _span(numbers)
+    if span.stop - span.start == len(numbers):
+        return np.ascontiguousarray(classes)
+    spread = np.zeros((span.stop - span.start, *classes.shape[1:]), dtype=np.uint8)
+    spread[numbers - span.start] = classes
+    return spread
+
+
+@dataclass(frozen=True, eq=False)
+class _Label:
+    """A label file in axial order; ``names`` are those of the segments of a DICOM SEG."""
+
+    values: NDArray[Any]
+    geometry: Geometry
+    names: Mapping[int, str] | None
+    warnings: list[str]
+
+
+def _read_values(fetch: Fetch, kind: FileKind, item: ObjectRef) -> _Label:
     path = fetch(item)
     names: Mapping[int, str] | None = None
     warnings: list[str] = []
@@ -156,7 +173,7 @@ def _read_values(
         else:
             values, geometry, warnings = read_label(path)
     axial_geometry, reorientation = to_axial(geometry)
-    return reorientation.apply(values), axial_geometry, names, warnings
+    return _Label(reorientation.apply(values), axial_geometry, names, warnings)
 
 
 def _check_shear(geometry: Geometry, most: float) -> list[str]:

@@ -332,7 +332,7 @@ def _name_unused(found: _Found, facts: list[ObjectFacts]) -> None:
     _name_broken(found, [item for item in facts if item.kind == Kind.BROKEN])
     for item in facts:
         for warning in item.warnings:
-            found.reject(found.name(item.ref.key), warning, _Weight.UNUSED)
+            found.reject(found.name(item.ref.key), warning, _Weight.CHOICE)
     shapes = Counter((folder_of(item), _shape(item)) for item in facts if item.kind == Kind.SLICE)
     ignored = []
     for item in facts:
@@ -365,12 +365,11 @@ def _name_broken(found: _Found, broken: Slices) -> None:
 
 def _claims_to_be(item: ObjectFacts, shapes: Counter[tuple[str, str]]) -> str:
     """Say what the name of a file that is no image makes one expect; empty where it claims nothing."""
-    if item.is_picture:
-        return ""
-    if shapes[folder_of(item), _shape(item)] > 1:
-        return "named like the slices beside it"
     name = PurePosixPath(item.ref.key).name.lower()
-    return f"named {'.nii.gz' if name.endswith('.gz') else '.nii'}" if name.endswith((".nii", ".nii.gz")) else ""
+    if name.endswith((".nii", ".nii.gz")):
+        return f"named {'.nii.gz' if name.endswith('.gz') else '.nii'}"
+    alike = not item.is_picture and shapes[folder_of(item), _shape(item)] > 1
+    return "named like the slices beside it" if alike else ""
 
 
 def _shape(item: ObjectFacts) -> str:

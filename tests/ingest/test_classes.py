@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from boneseg.errors import LabelError
-from boneseg.geometry import Geometry, axial, from_dicom, to_axial
-from boneseg.ingest.classes import place_on, to_classes
+from boneseg.geometry import Geometry, axial, to_axial
+from boneseg.ingest.classes import covered_slices, to_classes
 
 SERIES = axial((10, 8, 6), (3.0, 0.9, 0.8))
 
@@ -21,38 +21,16 @@ def volume(*values: int, dtype: str = "uint8") -> np.ndarray:
 
 
 def test_a_label_of_the_whole_series_covers_it() -> None:
-    assert place_on(SERIES, SERIES).covered == slice(0, 10)
+    assert covered_slices(SERIES, SERIES).tolist() == list(range(10))
 
 
 def test_a_label_of_some_slices_is_found_by_position() -> None:
-    assert place_on(moved(SERIES, 4, (3, 0, 0)), SERIES).covered == slice(3, 7)
+    assert covered_slices(moved(SERIES, 4, (3, 0, 0)), SERIES).tolist() == [3, 4, 5, 6]
 
 
 def test_a_label_in_another_order_of_axes_fits_once_both_are_axial() -> None:
     sagittal = Geometry((6, 10, 8), SERIES.affine[:, [2, 0, 1, 3]])
-    assert place_on(to_axial(sagittal)[0], to_axial(SERIES)[0]).covered == slice(0, 10)
-
-
-@pytest.mark.parametrize("even", [True, False])
-@pytest.mark.parametrize("flipped", [False, True])
-@pytest.mark.parametrize("kept", [[0, 1, 4, 5, 9], [3, 4], [7], [2, 3, 4, 5]])
-def test_a_label_that_leaves_out_slices_keeps_the_others_at_their_places(
-    kept: list[int], even: bool, flipped: bool
-) -> None:
-    """Also on a series of which the slices are not evenly apart."""
-    heights = [3.0 * number if even or number < 5 else 15 + 4.0 * (number - 5) for number in range(10)]
-    positions = np.array([[1.0, 2.0, -height if flipped else height] for height in heights])
-    turn = np.array([1.0, 0, 0, 0, 1, 0])
-    series = to_axial(from_dicom(positions, turn, (0.9, 0.8), 8, 6))[0]
-    label = to_axial(from_dicom(positions[kept], turn, (0.9, 0.8), 8, 6, thickness=3.0))[0]
-    values = np.stack([np.full((8, 6), number + 1, dtype=np.uint8) for number in kept])
-    place = place_on(label, series)
-    expected = np.zeros((10, 8, 6), dtype=np.uint8)
-    expected[kept] = values
-    if flipped:
-        expected, values = expected[::-1], values[::-1]
-    assert np.array_equal(place.spread(values, series), expected[place.covered])
-    assert not np.delete(expected, np.r_[place.covered], axis=0).any()
+    assert covered_slices(to_axial(sagittal)[0], to_axial(SERIES)[0]).tolist() == list(range(10))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +47,7 @@ def test_a_label_that_leaves_out_slices_keeps_the_others_at_their_places(
 )
 def test_a_label_of_another_geometry_is_refused(label: Geometry) -> None:
     with pytest.raises(LabelError, match=r"label's grid .* is not the series'"):
-        place_on(label, SERIES)
+        covered_slices(label, SERIES)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +74,7 @@ def test_a_value_missing_in_the_label_map_is_named() -> None:
 
 
 def test_the_label_map_decides() -> None:
-    classes = to_classes(volume(300, 1, 2, dtype="uint16"), "label.nii", None, {300: 2, 1: 0, 2: 1})
+    classes = to_classes(volume(300, 1, 2, dtype="int16"), "label.nii", None, {300: 2, 1: 0, 2: 1})
     assert classes.flat[:3].tolist() == [2, 0, 1]
 
 
@@ -160,3 +138,8 @@ def test_empty_labels_and_labels_without_bone_are_refused() -> None:
         to_classes(volume(0), "label.nii", None, None)
     with pytest.raises(LabelError, match=r"label\.nii: the label has no bone"):
         to_classes(volume(1), "label.nii", None, {1: 1})
+
+
+def test_a_label_on_every_second_slice_is_not_taken_for_background_between() -> None:
+    with pytest.raises(LabelError, match="no two neighbouring slices"):
+        covered_slices(axial((5, 8, 6), (6.0, 0.9, 0.8)), SERIES)
