@@ -172,7 +172,7 @@ def test_no_step_of_the_pipeline_carries_a_mark_out_of_the_raw_data(
 
     with caplog.at_level(logging.DEBUG):
         pulled = pull.python_func(settings=settings)
-        made = prepare.python_func(settings, pulled[1], "v", artifact(dsl.Dataset, "dataset"))
+        made = prepare.python_func(settings, pulled[1], pulled[2], "v", artifact(dsl.Dataset, "dataset"))
         trained = train.python_func(
             settings, made[0], "v", artifact(dsl.Model, "model"), artifact(dsl.Metrics, "training")
         )
