@@ -68,11 +68,10 @@ class Stages:
 
     def pull(self) -> PullResult:
         """Find out what the bucket holds."""
-        from boneseg.ingest.patient_table import carry_overrides
         from boneseg.ingest.pull import pull
 
-        carry_overrides(self.workspace.store, self.workspace.private, self.settings.prepare.splits.override)
-        result = pull(self.workspace, self.settings.store, self.settings.pull)
+        run = self.settings
+        result = pull(self.workspace, run.store, run.pull, run.publish.model_name, run.prepare.splits.override)
         self._remember(catalogue_uri=result.catalogue_uri)
         return result
 

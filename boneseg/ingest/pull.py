@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from boneseg.errors import BonesegError, DataError, StoreError
 from boneseg.ingest.clean import clean_bucket
 from boneseg.ingest.concealed import conceal_problems, conceal_row
 from boneseg.ingest.facts import Kind, ObjectFacts, inspect
 from boneseg.ingest.known import KnownObjects
-from boneseg.ingest.patient_table import TABLE_FILE, check_table, load_table
+from boneseg.ingest.patient_table import TABLE_FILE, carry_overrides, check_table, load_table
 from boneseg.ingest.patients import filler_notes
 from boneseg.ingest.recognise import assemble
 from boneseg.progress import track
@@ -28,6 +28,7 @@ from boneseg.storage.client import ObjectInfo, ObjectStore
 from boneseg.storage.hashing import SHORT, combine
 from boneseg.storage.names import Names, save_names
 from boneseg.storage.private import is_private
+from boneseg.storage.published import read_published
 from boneseg.storage.records import Record
 from boneseg.storage.workspace import Workspace
 
@@ -59,7 +60,13 @@ class PullResult(Record):
     """Of the splits decided so far; empty where none is. What prepare makes depends on it too."""
 
 
-def pull(workspace: Workspace, store: StoreSettings, settings: PullSettings) -> PullResult:
+def pull(
+    workspace: Workspace,
+    store: StoreSettings,
+    settings: PullSettings,
+    model_name: str = "bone",
+    override: Path | None = None,
+) -> PullResult:
     """Find out which CT series and labels a bucket holds, and write the catalogue.
 
     Objects are downloaded in parallel and verified, and stay in the local cache. What is known of them is kept in the
@@ -69,6 +76,9 @@ def pull(workspace: Workspace, store: StoreSettings, settings: PullSettings) -> 
         workspace: the bucket, and a local folder for the cache.
         store: where in the bucket the raw data is.
         settings: how many downloads run at the same time.
+        model_name: of the model that is trained with the data, for ``changed``.
+        override: a table of patients on this machine, carried beside the raw data; where it was carried from another
+            machine it need not be here.
 
     Raises:
         StoreError: the store does not answer or refuses the credentials.
@@ -77,6 +87,7 @@ def pull(workspace: Workspace, store: StoreSettings, settings: PullSettings) -> 
     if workspace.raw_prefix != store.raw_prefix:
         workspace = replace(workspace, raw_prefix=store.raw_prefix)
     clean_bucket(workspace)
+    carry_overrides(workspace.store, workspace.private, override)
     place = workspace.store.uri(store.raw_prefix)
     listing = {item.key: item for item in workspace.store.list(store.raw_prefix) if _is_data(item, store.raw_prefix)}
     if not listing:
@@ -87,7 +98,7 @@ def pull(workspace: Workspace, store: StoreSettings, settings: PullSettings) -> 
     paths = [key.removeprefix(store.raw_prefix) for key in listing]
     names = Names(workspace.patient_secret(), paths)
     try:
-        return _pull(workspace, listing, paths, names, settings)
+        return _pull(workspace, listing, paths, names, settings, model_name)
     except BonesegError as error:
         sentence = names.conceal(str(error))
         with suppress(BonesegError):
@@ -96,7 +107,12 @@ def pull(workspace: Workspace, store: StoreSettings, settings: PullSettings) -> 
 
 
 def _pull(
-    workspace: Workspace, listing: dict[str, ObjectInfo], paths: list[str], names: Names, settings: PullSettings
+    workspace: Workspace,
+    listing: dict[str, ObjectInfo],
+    paths: list[str],
+    names: Names,
+    settings: PullSettings,
+    model_name: str,
 ) -> PullResult:
     bucket, prefix, secret = workspace.store, workspace.raw_prefix, workspace.patient_secret()
     lines, overrides_hash = load_table(bucket, prefix, workspace.private)
@@ -126,7 +142,7 @@ def _pull(
     return PullResult(
         fingerprint=mark,
         catalogue_uri=uri,
-        changed=mark != _published(bucket),
+        changed=mark != _published(bucket, model_name),
         series=len(rows),
         labelled=sum(row.label is not None for row in rows),
         downloaded=len(known) - reused,
@@ -235,6 +251,6 @@ def _splits_hash(store: ObjectStore) -> str:
     return "" if data is None else hashlib.sha256(data).hexdigest()[:SHORT]
 
 
-def _published(store: ObjectStore) -> str | None:
-    text = store.read_if_there(layout.PUBLISHED_STATE)
-    return None if text is None else json.loads(text).get("fingerprint")
+def _published(store: ObjectStore, model_name: str) -> str | None:
+    found, _ = read_published(store, model_name)
+    return None if found is None else found.fingerprint

@@ -7,9 +7,14 @@ SPLITS_STATE = "state/splits.json"
 EARLIER_PATIENT_KEY, EARLIER_OBJECTS = "state/patient-key", "state/objects.json"
 """Where earlier versions kept them: outside the raw data."""
 PUBLISHED_STATE = "state/published.json"
-"""Data fingerprint of the last published run: what a scheduled run compares with."""
+"""What ``published`` holds, of before there was one a model name."""
 REGISTRY_STATE = "state/registry.db"
 """The embedded model registry: MLflow's SQLite file."""
+
+
+def published(name: str) -> str:
+    """Key of the data fingerprint last published under a model name: what a scheduled run compares with."""
+    return f"state/published/{name}.json"
 
 
 def catalogue(fingerprint: str) -> str:

@@ -33,5 +33,5 @@ def pull(
 
     run = parse_settings(settings)
     with step("pull", run) as workspace:
-        result = pull(workspace, run.store, run.pull)
+        result = pull(workspace, run.store, run.pull, run.publish.model_name, run.prepare.splits.override)
     return (result.fingerprint, result.catalogue_uri, result.splits_hash, result.changed, code_version())

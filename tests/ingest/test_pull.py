@@ -15,6 +15,7 @@ from boneseg.storage.cache import Cache
 from boneseg.storage.catalogue import Catalogue, ObjectRef
 from boneseg.storage.client import Credentials, ObjectStore
 from boneseg.storage.hashing import sha256_file
+from boneseg.storage.published import Published, write_published
 from boneseg.storage.upload import upload_folder
 from boneseg.storage.workspace import Workspace
 from boneseg.telling import reader_of
@@ -127,12 +128,19 @@ def test_fingerprint_covers_series_label_and_patient_but_not_order(workspace: Wo
     assert len(marks | {fingerprint(rows)}) == 5
 
 
-def test_changed_compares_with_the_published_run(workspace: Workspace, raw: Path) -> None:
+def test_changed_compares_with_the_run_published_under_the_model_s_name(workspace: Workspace, raw: Path) -> None:
     first = run(workspace, raw)
-    workspace.store.write(layout.PUBLISHED_STATE, json.dumps({"fingerprint": first.fingerprint}).encode())
+    earlier = {"fingerprint": first.fingerprint, "dataset_hash": "", "model": "bone:1"}
+    workspace.store.write(layout.PUBLISHED_STATE, json.dumps(earlier).encode())
     assert not run(workspace).changed
+    settings = StoreSettings(), PullSettings()
+    assert pull(workspace, *settings, "another").changed
+    published = Published(fingerprint=first.fingerprint, model="another:1")
+    write_published(workspace.store, "another", published, None)
+    assert not pull(workspace, *settings, "another").changed
     dicom(raw / "c", seed=3)
     assert run(workspace, raw).changed
+    assert pull(workspace, *settings, "another").changed
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, StoreError])
