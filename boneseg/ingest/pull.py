@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from boneseg.storage.cache import Cache
 from boneseg.storage.catalogue import Catalogue, Problem, SeriesRow
 from boneseg.storage.client import ObjectInfo, ObjectStore
 from boneseg.storage.hashing import combine, pseudonym
+from boneseg.storage.published import read_published
 from boneseg.storage.records import Record
 from boneseg.storage.workspace import Workspace
 
@@ -33,7 +33,7 @@ class PullResult(Record):
     """Of the series, their labels, patients and names; equal for equal data."""
     catalogue_uri: str
     changed: bool
-    """Whether the fingerprint is another than that of the last published run."""
+    """Whether the fingerprint is another than that of the last run published under the model's name."""
     series: int
     labelled: int
     downloaded: int
@@ -52,7 +52,7 @@ class _State(Record):
     objects: tuple[ObjectFacts, ...]
 
 
-def pull(workspace: Workspace, store: StoreSettings, settings: PullSettings) -> PullResult:
+def pull(workspace: Workspace, store: StoreSettings, settings: PullSettings, model_name: str = "bone") -> PullResult:
     """Find out which CT series and labels a bucket holds, and write the catalogue.
 
     Objects are downloaded in parallel and verified, and stay in the local cache. What is known of them is kept in the
@@ -62,6 +62,7 @@ def pull(workspace: Workspace, store: StoreSettings, settings: PullSettings) -> 
         workspace: the bucket, and a local folder for the cache.
         store: where in the bucket the raw data is.
         settings: how many downloads run at the same time.
+        model_name: of the model that is trained with the data, for ``changed``.
 
     Raises:
         StoreError: the store does not answer or refuses the credentials.
@@ -89,7 +90,7 @@ def pull(workspace: Workspace, store: StoreSettings, settings: PullSettings) -> 
     return PullResult(
         fingerprint=mark,
         catalogue_uri=uri,
-        changed=mark != _published(workspace.store),
+        changed=mark != _published(workspace.store, model_name),
         series=len(rows),
         labelled=sum(row.label is not None for row in rows),
         downloaded=len(known) - reused,
@@ -183,6 +184,6 @@ def _mark(secret: bytes) -> str:
     return pseudonym(secret, "state", "objects")
 
 
-def _published(store: ObjectStore) -> str | None:
-    text = store.read_if_there(layout.PUBLISHED_STATE)
-    return None if text is None else json.loads(text).get("fingerprint")
+def _published(store: ObjectStore, model_name: str) -> str | None:
+    found, _ = read_published(store, model_name)
+    return None if found is None else found.fingerprint

@@ -30,5 +30,5 @@ def pull(
     from boneseg.version import code_version
 
     run = parse_settings(settings)
-    result = pull(open_workspace(run), run.store, run.pull)
+    result = pull(open_workspace(run), run.store, run.pull, run.publish.model_name)
     return (result.fingerprint, result.catalogue_uri, result.changed, code_version())
