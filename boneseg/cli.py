@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import signal
 import sys
+import threading
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from boneseg import __version__
 from boneseg.errors import BonesegError
+from boneseg.redaction import RedactingFormatter, redacted
 
 if TYPE_CHECKING:
     from boneseg.settings.schema import RunSettings
@@ -48,7 +53,9 @@ def with_settings(command: Command) -> Command:
 @click.option("--debug", is_flag=True, help="Show the traceback of an error and more of the log.")
 def cli(debug: bool) -> None:
     """Turn a bucket of CT series into a published bone segmentation model."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(RedactingFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("boneseg").setLevel(logging.DEBUG if debug else logging.INFO)
 
 
@@ -200,10 +207,11 @@ def evaluate(model: str | None, data: Path | None, out: Path, config: Path | Non
 
 
 @cli.command(epilog="Example: boneseg publish --set publish.model_name=bone")
+@click.option("--promote", is_flag=True, help="Make it champion by your own decision, whatever was measured.")
 @with_settings
-def publish(config: Path | None, overrides: tuple[str, ...]) -> None:
-    """Register the last model; promote it if it beats the champion on the same test set."""
-    result = _stages(config, overrides).publish()
+def publish(promote: bool, config: Path | None, overrides: tuple[str, ...]) -> None:
+    """Register the last model; promote it if it surely beats the champion on the same test set."""
+    result = _stages(config, overrides).publish(promote)
     click.echo(f"{result.name} version {result.version}: {result.reason}")
 
 
@@ -383,19 +391,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # Ended by a scheduler or a time limit: as Ctrl-C, so that what was started here is stopped again.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.excepthook = _excepthook
+    threading.excepthook = lambda failed: _excepthook(failed.exc_type, failed.exc_value, failed.exc_traceback)
     debug = "--debug" in given
     try:
         cli.main(args=given, prog_name="boneseg", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        click.echo(redacted(_usage(error)), err=True)
         sys.exit(EXIT_USAGE)
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted; the same command goes on where it was stopped", err=True)
         sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
         if debug:
-            raise
-        click.echo(f"error: {_readable(_sentence(error))}", err=True)
+            _excepthook(type(error), error, error.__traceback__)
+        else:
+            click.echo(redacted(f"error: {_readable(_sentence(error))}"), err=True)
         sys.exit(EXIT_FAILED)
 
 
@@ -404,6 +415,18 @@ def _readable(sentence: str) -> str:
     from boneseg.telling import reader_of
 
     return reader_of(_opened[-1] if _opened else None)(sentence)
+
+
+def _usage(error: click.ClickException) -> str:
+    """Return what click itself would show of a wrong command line."""
+    shown = io.StringIO()
+    error.show(file=shown)
+    return shown.getvalue().rstrip()
+
+
+def _excepthook(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    """Print a traceback without passwords: libraries put URLs and settings into their messages."""
+    click.echo(redacted("".join(traceback.format_exception(kind, error, trace))), err=True, nl=False)
 
 
 def _sentence(error: Exception) -> str:

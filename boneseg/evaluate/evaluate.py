@@ -15,7 +15,6 @@ from boneseg.dataset.shards import load_dataset, open_shard
 from boneseg.errors import DataError, LabelError, RecordError, SeriesError
 from boneseg.evaluate.files import Study, write_files
 from boneseg.evaluate.measure import (
-    EVALUATE_VERSION,
     Method,
     NetworkMethod,
     Subject,
@@ -24,7 +23,15 @@ from boneseg.evaluate.measure import (
     measure,
     measurement_key,
 )
-from boneseg.evaluate.records import Cell, EvaluationResult, Measurement, SeriesResult, SplitSummary
+from boneseg.evaluate.records import (
+    Cell,
+    EvaluationResult,
+    Measurement,
+    SeriesResult,
+    SplitSummary,
+    evaluation_identity,
+    read_evaluation,
+)
 from boneseg.evaluate.tables import CLASS_KEYS, to_markdown
 from boneseg.identity import stable_hash
 from boneseg.ingest.concealed import conceal_problems, conceal_row, with_file_tokens
@@ -33,7 +40,6 @@ from boneseg.ingest.read import read_labelled
 from boneseg.models.checkpoint import fetch_model, load_model
 from boneseg.progress import track
 from boneseg.scheme import CLASSES
-from boneseg.settings import identities
 from boneseg.settings.schema import EvaluateSettings, PrepareSettings, Split
 from boneseg.storage import layout
 from boneseg.storage.catalogue import ObjectRef, Problem, SeriesRow, patients_sentence
@@ -74,12 +80,12 @@ def evaluate(workspace: Workspace, model_uri: str, dataset_uri: str, settings: E
             "then prepare again"
         )
     model_hash = model_uri.rstrip("/").rpartition("/")[2]
-    identity = _identity(model_hash, dataset.test_hash, settings)
+    identity = evaluation_identity(model_hash, dataset.test_hash, settings)
     kept = store.read_if_there(layout.evaluation(identity, RESULT_FILE))
     if kept is not None:
         try:
             place = store.uri(layout.evaluation(identity, RESULT_FILE))
-            return EvaluationResult.read(kept, place, "it is made anew").model_copy(update={"reused": True})
+            return read_evaluation(kept, place, "it is made anew").model_copy(update={"reused": True})
         except RecordError as error:
             log.warning("%s", error)
     network, card = load_model(fetch_model(workspace, model_uri))
@@ -152,7 +158,7 @@ def evaluate_folder(
         raise DataError(f"{data} holds no CT series with a usable label{f' ({reasons})' if reasons else ''}")
     test_hash = combine(sorted(row.content for row in series))
     study = Study(
-        evaluation_hash=_identity(card.model_hash, test_hash, settings),
+        evaluation_hash=evaluation_identity(card.model_hash, test_hash, settings),
         place=str(out),
         card=card,
         test_hash=test_hash,
@@ -197,7 +203,7 @@ def console_table(result: EvaluationResult) -> str:
     )
     names = (result.name, next(reversed(rows)))
     for method, (pooled, patient, interval) in zip(names, both, strict=True):
-        span = "one patient only" if interval is None else " to ".join(_two_digits(end * 100) for end in interval)
+        span = "none" if interval is None else " to ".join(_two_digits(end * 100) for end in interval)
         shares = (_two_digits(None if value is None else value * 100) for value in (pooled, patient))
         lines.append(f"{'':<12}{_cut(method, width)}" + "{:>9}{:>10}".format(*shares) + f"{span:>20}")
     patients = len(set(result.patients().values()))
@@ -205,6 +211,8 @@ def console_table(result: EvaluationResult) -> str:
     lines.append(
         f"Pooled: at full resolution. Protocol patient: mean over {len(result.series)} series of {patients} {plural}."
     )
+    if result.bone_dice_interval is None:
+        lines.append(f"{result.no_interval()}.")
     return "\n".join(lines)
 
 
@@ -230,11 +238,6 @@ def _writable(folder: Path, fix: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(f"{folder}: cannot write the evaluation ({error.strerror}); {fix}") from error
-
-
-def _identity(model_hash: str, test_hash: str, settings: EvaluateSettings) -> str:
-    decisive = identities.EVALUATE.select(settings.model_dump(mode="json"))
-    return stable_hash([model_hash, test_hash, decisive, EVALUATE_VERSION])
 
 
 def shard_subject(workspace: Workspace, record: ShardRecord) -> Subject:

@@ -25,6 +25,7 @@ from boneseg.evaluate.tables import (
     to_markdown,
 )
 from boneseg.metrics import counts
+from boneseg.metrics.statistics import SHARES
 from boneseg.models.card import EpochRecord, ModelCard
 from boneseg.scheme import BONE
 from boneseg.settings.schema import EvaluateSettings
@@ -87,7 +88,7 @@ def summarise_study(study: Study) -> EvaluationResult:
     """Compute every number of an evaluation from its measurements; no network is needed."""
     series, settings, card = study.series, study.settings, study.card
     name = f"{card.model.architecture}/{card.model.encoder}"
-    means = {method: summarise_measure(series, method, bone_dice, settings) for method in (NETWORK, THRESHOLD)}
+    means = {method: summarise_measure(series, method, bone_dice, settings, SHARES) for method in (NETWORK, THRESHOLD)}
     totals = {method: pooled(series, method) for method in (NETWORK, THRESHOLD)}
     return EvaluationResult(
         evaluation_hash=study.evaluation_hash,

@@ -44,7 +44,7 @@ class PullResult(Record):
     """Of the series, their labels, patients and names; equal for equal data."""
     catalogue_uri: str
     changed: bool
-    """Whether the fingerprint is another than that of the last published run."""
+    """Whether the fingerprint is another than that of the last run published under the model's name."""
     series: int
     labelled: int
     downloaded: int

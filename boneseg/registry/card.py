@@ -64,6 +64,8 @@ def _results(evaluation: EvaluationResult) -> list[str]:
     if evaluation.bone_dice_interval is not None:
         low, high = evaluation.bone_dice_interval
         bone += f" (95 % interval {_number(low)} to {_number(high)})"
+    else:
+        bone += f" ({evaluation.no_interval()})"
     bone += f"; a HU threshold reaches {_number(evaluation.threshold_bone_dice)} there."
     return [bone, to_markdown(evaluation.table("class_wise")), f"All tables and plots: {evaluation.report_uri}"]
 

@@ -5,10 +5,11 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from boneseg.identity import stable_hash
 from boneseg.pairs import refusal
+from boneseg.redaction import holds_password
 from boneseg.scheme import CLASSES
 from boneseg.settings.recipes import RECIPES, merged
 
@@ -49,6 +50,13 @@ class StoreSettings(Section):
     raw_prefix: str = "raw/"
     """Where in the bucket the CT series and labels are."""
     region: str = "us-east-1"
+
+    @field_validator("endpoint")
+    @classmethod
+    def _no_password(cls, endpoint: str | None) -> str | None:
+        if endpoint is not None and holds_password(endpoint):
+            raise ValueError("no user, password or token here: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead")
+        return endpoint
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -233,9 +241,19 @@ class PublishSettings(Section):
 
     model_name: str = "bone"
     tracking_uri: str | None = None
-    """MLflow tracking URI; none = SQLite in the work folder."""
+    """MLflow tracking URI, without user and password; none = SQLite in the bucket."""
     min_gain: float = 0.0
-    """How much the mean bone Dice over series must rise above the champion's."""
+    """The 95 % interval of the gain of mean bone Dice over the champion must lie above this."""
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _no_password(cls, uri: str | None) -> str | None:
+        if uri is not None and holds_password(uri):
+            raise ValueError(
+                "no user, password or token here: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or "
+                "MLFLOW_TRACKING_TOKEN) instead, or for a database all of it as MLFLOW_TRACKING_URI"
+            )
+        return uri
 
 
 class RunSettings(Section):

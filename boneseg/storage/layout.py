@@ -10,11 +10,18 @@ PUBLISHED_STATE = "state/published.json"
 """What ``published`` holds, of before there was one a model name."""
 REGISTRY_STATE = "state/registry.db"
 """The embedded model registry: MLflow's SQLite file."""
+REGISTRY_COPY = "state/registry-copy.db"
+"""Its last good version, used where the registry itself is damaged."""
 
 
 def published(name: str) -> str:
     """Key of the data fingerprint last published under a model name: what a scheduled run compares with."""
     return f"state/published/{name}.json"
+
+
+def publishing(name: str) -> str:
+    """Key of whose turn it is to publish under a model name on an MLflow server."""
+    return f"state/publishing/{name}"
 
 
 def catalogue(fingerprint: str) -> str:
