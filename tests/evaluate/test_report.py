@@ -99,7 +99,7 @@ def test_the_report_shows_every_table_with_its_protocol_and_the_headline(report:
     assert f"{result.bone_dice * 100:.2f}" in html  # type: ignore[operator]
     assert result.test_hash in html
     assert "1 234 567" in html.replace("\N{NO-BREAK SPACE}", " ")
-    assert "one patient" in html
+    assert "too few for an interval" in html
 
 
 def test_what_data_says_cannot_become_markup(report: tuple[Path, EvaluationResult]) -> None:
