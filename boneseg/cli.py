@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import signal
 import sys
+import threading
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from boneseg import __version__
 from boneseg.errors import BonesegError
+from boneseg.redaction import RedactingFormatter, redacted
 
 if TYPE_CHECKING:
     from boneseg.settings.schema import RunSettings
     from boneseg.stages import Stages
     from boneseg.storage.catalogue import Problem
+    from boneseg.storage.workspace import Workspace
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 PROBLEMS_SHOWN = 20
+_opened: list[Workspace] = []
+"""The bucket of the command that runs: its errors are told with the names of its series."""
 
 
 def with_settings(command: Command) -> Command:
@@ -45,7 +53,9 @@ def with_settings(command: Command) -> Command:
 @click.option("--debug", is_flag=True, help="Show the traceback of an error and more of the log.")
 def cli(debug: bool) -> None:
     """Turn a bucket of CT series into a published bone segmentation model."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(RedactingFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("boneseg").setLevel(logging.DEBUG if debug else logging.INFO)
 
 
@@ -104,22 +114,24 @@ def store_status() -> None:
 @with_settings
 def upload(folder: Path, config: Path | None, overrides: tuple[str, ...]) -> None:
     """Put a FOLDER of CT series and labels into the bucket."""
+    from boneseg.storage.open import open_workspace
     from boneseg.storage.upload import upload_folder
 
-    stages = _stages(config, overrides)
-    stages.workspace.store.ensure_bucket()
-    settings = stages.settings
-    sent = upload_folder(stages.workspace.store, folder, settings.store.raw_prefix, settings.pull.parallel)
-    click.echo(f"{sent} files sent to {stages.workspace.store.uri(settings.store.raw_prefix)}")
+    settings = _settings(config, overrides)
+    bucket = open_workspace(settings, create=True).store
+    sent = upload_folder(bucket, folder, settings.store.raw_prefix, settings.pull.parallel)
+    click.echo(f"{sent} files sent to {bucket.uri(settings.store.raw_prefix)}")
 
 
 @cli.command(epilog="Example: boneseg pull --set store.bucket=pelvis")
 @with_settings
 def pull(config: Path | None, overrides: tuple[str, ...]) -> None:
     """Find out what the bucket holds and write a catalogue of its series."""
-    result = _stages(config, overrides).pull()
-    _show_problems(result.problems)
+    stages = _stages(config, overrides)
+    result = stages.pull()
+    _show_problems(result.problems, stages)
     click.echo(
+        f"{result.patients}\n"
         f"{result.series} series, {result.labelled} with a label; {result.downloaded} objects read, "
         f"{result.reused} unchanged; {'changed' if result.changed else 'unchanged'} since the last published run\n"
         f"catalogue {result.catalogue_uri}"
@@ -131,10 +143,12 @@ def pull(config: Path | None, overrides: tuple[str, ...]) -> None:
 @with_settings
 def prepare(catalogue: str | None, config: Path | None, overrides: tuple[str, ...]) -> None:
     """Read, check and split the series and write them as shards."""
-    result = _stages(config, overrides).prepare(catalogue)
-    _show_problems(result.problems)
+    stages = _stages(config, overrides)
+    result = stages.prepare(catalogue)
+    _show_problems(result.problems, stages)
     parts = ", ".join(f"{split}: {count} series" for split, count in result.series.items())
-    click.echo(f"{parts}; {result.made} prepared, {result.reused} reused\ndataset {result.dataset_uri}")
+    click.echo(f"{parts}; {result.made} prepared, {result.reused} reused\n{result.patients}")
+    click.echo(f"dataset {result.dataset_uri}")
 
 
 @cli.command(epilog="Example: boneseg tune --set tune.trials=8")
@@ -176,24 +190,28 @@ def evaluate(model: str | None, data: Path | None, out: Path, config: Path | Non
     """Measure a model: class-wise tables, surface distances, plots, report."""
     from boneseg.evaluate.evaluate import console_table, evaluate_folder
     from boneseg.models.checkpoint import upload_model
+    from boneseg.settings.loading import work_folder
 
+    stages = None
     if data is not None:
         settings = _settings(config, overrides)
-        result = evaluate_folder(_model_folder(model, settings), data, out, settings.evaluate, settings.prepare)
+        folder = _model_folder(model, settings)
+        result = evaluate_folder(folder, data, out, settings.evaluate, settings.prepare, work_folder())
     else:
         stages = _stages(config, overrides)
         uri = upload_model(stages.workspace, _model_folder(model, stages.settings)) if model else None
         result = stages.evaluate(uri)
-    _show_problems(result.problems)
+    _show_problems(result.problems, stages)
     click.echo(console_table(result))
     click.echo(f"report {result.report_uri}")
 
 
 @cli.command(epilog="Example: boneseg publish --set publish.model_name=bone")
+@click.option("--promote", is_flag=True, help="Make it champion by your own decision, whatever was measured.")
 @with_settings
-def publish(config: Path | None, overrides: tuple[str, ...]) -> None:
-    """Register the last model; promote it if it beats the champion on the same test set."""
-    result = _stages(config, overrides).publish()
+def publish(promote: bool, config: Path | None, overrides: tuple[str, ...]) -> None:
+    """Register the last model; promote it if it surely beats the champion on the same test set."""
+    result = _stages(config, overrides).publish(promote)
     click.echo(f"{result.name} version {result.version}: {result.reason}")
 
 
@@ -206,8 +224,8 @@ def predict(series: Path, model: str, out: Path, config: Path | None, overrides:
     """Segment every CT SERIES in a folder; masks as NIfTI and DICOM SEG in the series' own geometry."""
     from boneseg.predict.predict import predict_series
 
-    for path in predict_series(_model_folder(model, _settings(config, overrides)), series, out):
-        click.echo(path)
+    settings = _settings(config, overrides)
+    predict_series(_model_folder(model, settings), series, out, settings.prepare, on_written=click.echo)
 
 
 @cli.command(epilog="Example: boneseg phantom --out phantoms/ --count 3")
@@ -239,9 +257,7 @@ def study() -> None:
 @click.option(
     "--weights",
     type=click.Choice(["imagenet", "none"]),
-    default="imagenet",
-    show_default=True,
-    help="What encoders such as VGG16 and ResNet50 start from.",
+    help="What encoders such as VGG16 and ResNet50 start from; none given = model.weights, else imagenet.",
 )
 @click.option("--out", type=click.Path(path_type=Path), default=Path("study"), show_default=True)
 @click.option("--parallel", type=click.IntRange(1), default=1, show_default=True, help="Networks at the same time.")
@@ -337,7 +353,9 @@ def _stages(config: Path | None, overrides: Sequence[str]) -> Stages:
     from boneseg.storage.open import open_workspace
 
     settings = _settings(config, overrides)
-    return Stages(open_workspace(settings), settings)
+    stages = Stages(open_workspace(settings), settings)
+    _opened.append(stages.workspace)
+    return stages
 
 
 def _model_folder(model: str | None, settings: RunSettings) -> Path:
@@ -355,9 +373,13 @@ def _model_folder(model: str | None, settings: RunSettings) -> Path:
     return resolve(workspace, model, settings)
 
 
-def _show_problems(problems: Sequence[Problem]) -> None:
+def _show_problems(problems: Sequence[Problem], stages: Stages | None) -> None:
+    from boneseg.telling import reader_of
+
+    readable = reader_of(stages.workspace if stages is not None else None)
     for problem in problems[:PROBLEMS_SHOWN]:
-        click.echo(f"{'left out' if problem.fatal else 'note'}: {problem.source}: {problem.reason}", err=True)
+        told = readable(f"{problem.source}: {problem.reason}")
+        click.echo(f"{'left out' if problem.fatal else 'note'}: {told}", err=True)
     if len(problems) > PROBLEMS_SHOWN:
         click.echo(f"... and {len(problems) - PROBLEMS_SHOWN} more, in the quality table", err=True)
 
@@ -369,20 +391,42 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # Ended by a scheduler or a time limit: as Ctrl-C, so that what was started here is stopped again.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.excepthook = _excepthook
+    threading.excepthook = lambda failed: _excepthook(failed.exc_type, failed.exc_value, failed.exc_traceback)
     debug = "--debug" in given
     try:
         cli.main(args=given, prog_name="boneseg", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        click.echo(redacted(_usage(error)), err=True)
         sys.exit(EXIT_USAGE)
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted; the same command goes on where it was stopped", err=True)
         sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
         if debug:
-            raise
-        click.echo(f"error: {_sentence(error)}", err=True)
+            _excepthook(type(error), error, error.__traceback__)
+        else:
+            click.echo(redacted(f"error: {_readable(_sentence(error))}"), err=True)
         sys.exit(EXIT_FAILED)
+
+
+def _readable(sentence: str) -> str:
+    """Put names of series back into an error of the command that just ran."""
+    from boneseg.telling import reader_of
+
+    return reader_of(_opened[-1] if _opened else None)(sentence)
+
+
+def _usage(error: click.ClickException) -> str:
+    """Return what click itself would show of a wrong command line."""
+    shown = io.StringIO()
+    error.show(file=shown)
+    return shown.getvalue().rstrip()
+
+
+def _excepthook(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    """Print a traceback without passwords: libraries put URLs and settings into their messages."""
+    click.echo(redacted("".join(traceback.format_exception(kind, error, trace))), err=True, nl=False)
 
 
 def _sentence(error: Exception) -> str:

@@ -70,7 +70,8 @@ class Stages:
         """Find out what the bucket holds."""
         from boneseg.ingest.pull import pull
 
-        result = pull(self.workspace, self.settings.store, self.settings.pull)
+        run = self.settings
+        result = pull(self.workspace, run.store, run.pull, run.publish.model_name, run.prepare.splits.override)
         self._remember(catalogue_uri=result.catalogue_uri)
         return result
 
@@ -118,12 +119,12 @@ class Stages:
         self._remember(evaluation_uri=result.evaluation_uri)
         return result
 
-    def publish(self) -> PublishResult:
-        """Register the last model with its last evaluation."""
+    def publish(self, promote: bool = False) -> PublishResult:
+        """Register the last model with its last evaluation; ``promote`` makes it champion whatever was measured."""
         from boneseg.registry.publish import publish
 
         evaluation = _given(self.latest.evaluation_uri, "evaluation", "boneseg evaluate")
-        return publish(self.workspace, self.model_uri(), evaluation, self._dataset(None), self.settings)
+        return publish(self.workspace, self.model_uri(), evaluation, self._dataset(None), self.settings, promote)
 
     def _dataset(self, uri: str | None) -> str:
         return _given(uri or self.latest.dataset_uri, "dataset", "boneseg prepare")

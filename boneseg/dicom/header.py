@@ -279,7 +279,7 @@ def _where(data: Any, sop_class: str, frames: int, problem: str) -> tuple[list[P
     parts = tags.optional_integer(data, TOTAL_PARTS) or 1
     if parts > 1:
         problem = problem or f"is one of {parts} files of a concatenation, which are not put together; join them first"
-    if len(found) < frames:
+    if len(found) < frames and sop_class not in SEGMENTATIONS:
         problem = problem or f"holds {frames} frames without their places; convert it to single-frame CT or to NIfTI"
     return found, scales, problem
 

@@ -181,7 +181,7 @@ def _common_plane(
         if (header.rows, header.columns) != (first.rows, first.columns):
             sizes = f"{first.rows}x{first.columns} and {header.rows}x{header.columns}"
             raise SeriesError(f"slices of mixed sizes ({sizes}); put scouts and other images into series of their own")
-        _check_place(header.name, header.position, header.orientation, header.pixel_spacing)
+        check_place(header.name, header.position, header.orientation, header.pixel_spacing)
         positions.append(header.position)
         orientations.append(header.orientation)
         spacings.append(header.pixel_spacing)
@@ -195,7 +195,7 @@ def _common_plane(
     return np.array(positions, dtype=np.float64), unit, (float(spacing[0, 0]), float(spacing[0, 1]))
 
 
-def _check_place(
+def check_place(
     name: str,
     position: Sequence[float],
     orientation: Sequence[float],

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from boneseg.evaluate.classical import CLASSICAL_VERSION, threshold_segmentation
-from boneseg.evaluate.records import CountRow, Measurement, known
+from boneseg.evaluate.records import EVALUATE_VERSION, CountRow, Measurement, known
 from boneseg.geometry import Geometry
 from boneseg.identity import stable_hash
 from boneseg.inference import Labels, predict_both
@@ -22,9 +22,6 @@ from boneseg.models.card import ModelCard
 from boneseg.scheme import BONE
 from boneseg.settings.schema import EvaluateSettings
 from boneseg.storage import layout
-
-EVALUATE_VERSION = 3
-"""Raise it with every change of a number or of the report: evaluations that are kept are made again."""
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 
+from boneseg.errors import RecordError
+from boneseg.identity import stable_hash
 from boneseg.metrics import counts
+from boneseg.metrics.statistics import too_few
 from boneseg.scheme import BONE
+from boneseg.settings import identities
 from boneseg.settings.schema import EvaluateSettings
 from boneseg.storage.catalogue import Problem
-from boneseg.storage.records import Record
+from boneseg.storage.records import SEAL, Record
 from boneseg.storage.workspace import Workspace
 
 Cell = str | int | float | None
@@ -19,7 +25,10 @@ CountRow = tuple[int, ...]
 PAPER = "paper"
 """Protocol: pixels pooled over the test set per class."""
 PATIENT = "patient"
-"""Protocol: one value a series, then mean, spread and 95 % bootstrap interval over patients."""
+"""Protocol: one value a series, then mean, spread and 95 % interval over patients."""
+
+EVALUATE_VERSION = 4
+"""Raise it with every change of a number or of the report: evaluations that are kept are made again."""
 
 
 class Measurement(Record):
@@ -138,10 +147,14 @@ class EvaluationResult(Record):
     series: tuple[SeriesResult, ...]
     tables: tuple[Table, ...]
     problems: tuple[Problem, ...]
+    patients_told: str = ""
+    """How patients were told apart, in a sentence."""
+    validates_on_training: bool = False
+    """Whether the epoch was chosen on the training series, for want of patients."""
     bone_dice: float | None
     """Network, patient protocol: mean over series. All figures here are at full resolution."""
     bone_dice_interval: tuple[float, float] | None
-    """95 % bootstrap interval over patients; none with a single patient."""
+    """95 % interval over patients; none with too few of them."""
     bone_dice_pooled: float | None
     """Network, all test pixels at full resolution pooled."""
     threshold_bone_dice: float | None
@@ -168,6 +181,10 @@ class EvaluationResult(Record):
         """Return the patient of every series."""
         return {row.series: row.patient for row in self.series}
 
+    def no_interval(self) -> str:
+        """Say why the network's bone Dice has no interval, where it has none."""
+        return too_few(len({row.patient for row in self.series if row.network.bone_dice() is not None}))
+
     def scalars(self) -> dict[str, float]:
         """Return the figures a person compares runs by, flat; what is not defined is left out."""
         pooled = self.table("class_wise")
@@ -192,8 +209,28 @@ def load_evaluation(workspace: Workspace, uri: str) -> EvaluationResult:
         StoreError: it is not in the bucket.
         RecordError: it is damaged, or was changed after it was written.
     """
-    data = workspace.store.read(workspace.store.key(uri))
-    return EvaluationResult.read(data, uri, "delete it and evaluate again with 'boneseg evaluate'")
+    return read_evaluation(
+        workspace.store.read(workspace.store.key(uri)), uri, "delete it and evaluate again with 'boneseg evaluate'"
+    )
+
+
+def read_evaluation(data: bytes, place: str, remedy: str) -> EvaluationResult:
+    """Read an evaluation back as ``Record.read`` does; one of this version must have its seal.
+
+    Raises:
+        RecordError: it is damaged, or was changed after it was written.
+    """
+    result = EvaluationResult.read(data, place, remedy)
+    named = evaluation_identity(result.model_hash, result.test_hash, result.settings)
+    if result.evaluation_hash == named and SEAL not in json.loads(data):
+        raise RecordError(f"{place} was changed after it was written; {remedy}")
+    return result
+
+
+def evaluation_identity(model_hash: str, test_hash: str, settings: EvaluateSettings) -> str:
+    """Return the name of what this version of the code measures."""
+    decisive = identities.EVALUATE.select(settings.model_dump(mode="json"))
+    return stable_hash([model_hash, test_hash, decisive, EVALUATE_VERSION])
 
 
 def known(value: float) -> float | None:

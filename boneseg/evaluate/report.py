@@ -13,13 +13,12 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from boneseg.evaluate.records import Cell, EvaluationResult, Table
 from boneseg.evaluate.tables import NETWORK, THRESHOLD, to_text
+from boneseg.metrics.statistics import too_few
 from boneseg.models.card import ModelCard
 from boneseg.scheme import CLASSES
 
 TEXT_KEYS = {"method", "series", "patient", "measure", "network", "source", "reason"}
 WRAPPED_KEYS = {"reason"}
-FEW_PATIENTS = 6
-"""Below this number the permutation test cannot reach p < 0.05."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,7 @@ def render(result: EvaluationResult, card: ModelCard, figures: Sequence[FigureFi
             test=next(row for row in result.data if row.split == "test"),
             headlines=_headlines(result),
             verdict=_verdict(result),
+            patients=patients_text(result),
             tables=[table_view(table) for table in result.tables],
             classes=CLASSES,
             confusion=_confusion_view(result),
@@ -64,7 +64,22 @@ def environment(*packages: str) -> Environment:
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
 
 
+def patients_text(result: EvaluationResult) -> str:
+    """Say who is in which split as far as it is known, and how patients were told apart."""
+    if result.dataset_hash is None:
+        text = "The series come from a folder: whether the network was trained on some of them is not known here."
+    elif result.validates_on_training:
+        text = (
+            "No patient is in training and in test. Validation holds the training series, for want of patients: the "
+            "epoch was chosen on series that the network was trained on, and validation figures say nothing of others."
+        )
+    else:
+        text = "No patient is in two splits, as far as patients could be told apart."
+    return f"{text} {result.patients_told}." if result.patients_told else text
+
+
 def _headlines(result: EvaluationResult) -> list[dict[str, str]]:
+    reason = result.no_interval()
     hd95 = {method: _summary_row(result, method, "bone HD95 (mm)") for method in (NETWORK, THRESHOLD)}
     return [
         {
@@ -72,9 +87,9 @@ def _headlines(result: EvaluationResult) -> list[dict[str, str]]:
             "protocol": "patient",
             "unit": "%",
             "network": _percent(result.bone_dice),
-            "interval": _interval(result.bone_dice_interval, 100.0, "%"),
+            "interval": _interval(result.bone_dice_interval, 100.0, "%", reason),
             "threshold": _percent(result.threshold_bone_dice),
-            "threshold_interval": _interval(result.threshold_bone_dice_interval, 100.0, "%"),
+            "threshold_interval": _interval(result.threshold_bone_dice_interval, 100.0, "%", reason),
         },
         {
             "title": "Bone Dice, pixels pooled at full resolution",
@@ -90,9 +105,9 @@ def _headlines(result: EvaluationResult) -> list[dict[str, str]]:
             "protocol": "patient",
             "unit": "mm",
             "network": _plain(hd95[NETWORK][0]),
-            "interval": _interval(hd95[NETWORK][1], 1.0, "mm"),
+            "interval": _interval(hd95[NETWORK][1], 1.0, "mm", reason),
             "threshold": _plain(hd95[THRESHOLD][0]),
-            "threshold_interval": _interval(hd95[THRESHOLD][1], 1.0, "mm"),
+            "threshold_interval": _interval(hd95[THRESHOLD][1], 1.0, "mm", reason),
         },
     ]
 
@@ -120,11 +135,8 @@ def _verdict(result: EvaluationResult) -> str:
         f"{direction} the threshold's"
     )
     if low is None or high is None:
-        return f"{text}. All of them belong to one patient: how far this holds for others cannot be said."
+        return f"{text}. {too_few(int(patients or 0))}: how far this holds for others cannot be said."
     text += f" (95 % interval {low:+.2f} to {high:+.2f}, p = {p_value:.3f})."
-    if patients is not None and patients < FEW_PATIENTS:
-        least = 2.0 ** (1 - patients)
-        text += f" With {patients:.0f} patients p cannot fall below {least:.3g}: more are needed to be sure."
     return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
@@ -213,7 +225,7 @@ def _plain(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def _interval(interval: tuple[float, float] | None, scale: float, unit: str) -> str:
+def _interval(interval: tuple[float, float] | None, scale: float, unit: str, reason: str) -> str:
     if interval is None:
-        return "no interval: fewer than two patients"
+        return reason
     return f"95 % interval {interval[0] * scale:.2f} to {interval[1] * scale:.2f} {unit}"

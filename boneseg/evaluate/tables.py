@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from boneseg.cells import csv_text
 from boneseg.evaluate.records import PAPER, PATIENT, Cell, Column, Measurement, SeriesResult, Table, known
 from boneseg.metrics import counts
-from boneseg.metrics.statistics import Summary, paired_difference, summarise
+from boneseg.metrics.statistics import (
+    DISTANCES,
+    FEWEST_PATIENTS,
+    GAINS,
+    NO_BOUNDS,
+    SHARES,
+    Summary,
+    paired_difference,
+    summarise,
+    too_few,
+)
 from boneseg.scheme import BONE, OUTLINE
 from boneseg.settings.schema import EvaluateSettings
 
@@ -148,7 +157,7 @@ def patient_summary(series: Series, name: str, settings: EvaluateSettings) -> Ta
     for measure, value, scale in _measures(settings):
         cells: list[Cell] = [measure]
         for method in (NETWORK, THRESHOLD):
-            found = summarise_measure(series, method, value, settings)
+            found = summarise_measure(series, method, value, settings, SHARES if scale > 1 else DISTANCES)
             cells += [known(figure * scale) for figure in (found.mean, found.sd, found.low, found.high)]
             cells += [found.series, found.left_out]
         rows.append(tuple(cells))
@@ -156,8 +165,8 @@ def patient_summary(series: Series, name: str, settings: EvaluateSettings) -> Ta
         name="patient_summary",
         title="Mean, spread and interval over CT series",
         protocol=PATIENT,
-        note="One value a series, then the mean, the standard deviation and the 95 % bootstrap interval of the mean "
-        "(patients resampled with all their series; there is none with one patient). Where only one of the two masks "
+        note="One value a series, then the mean, the standard deviation and the 95 % interval of the mean over "
+        f"patients (the wider of t and bootstrap-t). {_on_patients(series)}Where only one of the two masks "
         "has bone, both distances are the volume's diagonal and the normalised surface distance (NSD) is 0; where both "
         "have none the series is left out and counted.",
         columns=tuple(columns),
@@ -171,7 +180,8 @@ def patient_difference(series: Series, settings: EvaluateSettings) -> Table:
     rows = []
     for measure, value, scale in _measures(settings):
         first, second = (_values(series, method, value) for method in (NETWORK, THRESHOLD))
-        found = paired_difference(first, second, patients, settings.bootstrap)
+        bounds = GAINS if scale > 1 else NO_BOUNDS
+        found = paired_difference(first, second, patients, settings.bootstrap, bounds=bounds)
         rows.append(
             (
                 measure,
@@ -185,8 +195,9 @@ def patient_difference(series: Series, settings: EvaluateSettings) -> Table:
         name="patient_difference",
         title="Network minus threshold, series by series",
         protocol=PATIENT,
-        note="Paired differences with their 95 % bootstrap interval and the p-value of a two-sided sign-flip "
-        "permutation test over patients; with n patients it cannot fall below 2 / 2^n.",
+        note="Paired differences with their 95 % interval over patients (the wider of t and bootstrap-t) and the "
+        "p-value of a two-sided sign-flip permutation test over patients; with n patients it cannot fall below "
+        f"2 / 2^n. {_on_patients(series)}".strip(),
         columns=(
             Column(key="measure", label="Measure"),
             *(
@@ -263,19 +274,27 @@ def bone_dice(measurement: Measurement) -> float:
 
 
 def summarise_measure(
-    series: Series, method: str, value: Callable[[Measurement], float], settings: EvaluateSettings
+    series: Series,
+    method: str,
+    value: Callable[[Measurement], float],
+    settings: EvaluateSettings,
+    bounds: tuple[float, float],
 ) -> Summary:
-    """Describe one figure over series."""
-    return summarise(_values(series, method, value), [row.patient for row in series], settings.bootstrap)
+    """Describe one figure over series; ``bounds``: least and greatest value it can have."""
+    patients = [row.patient for row in series]
+    return summarise(_values(series, method, value), patients, settings.bootstrap, bounds=bounds)
+
+
+def _on_patients(series: Series) -> str:
+    """Say why there are no intervals, where there are none."""
+    patients = len({row.patient for row in series})
+    return f"{too_few(patients)}. " if patients < FEWEST_PATIENTS else ""
 
 
 def to_csv(table: Table) -> str:
     """Return a table as CSV, its columns' keys as the header; what is not defined stays empty."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([column.key for column in table.columns])
-    writer.writerows([[round(cell, 6) if isinstance(cell, float) else cell for cell in row] for row in table.rows])
-    return out.getvalue()
+    rows = [[round(cell, 6) if isinstance(cell, float) else cell for cell in row] for row in table.rows]
+    return csv_text([[column.key for column in table.columns], *rows])
 
 
 def to_markdown(table: Table) -> str:

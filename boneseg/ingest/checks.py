@@ -1,9 +1,14 @@
 """Whether the values of a series can be HU at all, and whether a label lies on its bones."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from boneseg.errors import SeriesError
+from boneseg.errors import LabelError, SeriesError
 from boneseg.scheme import BONE, OUTLINE
 
 HIGHEST_LOW = -300
@@ -15,6 +20,28 @@ TISSUE_HU = (-200.0, 200.0)
 BONE_ABOVE_TISSUE = 30.0
 """By how many HU the median of labelled bone should exceed soft tissue's."""
 _NOT_GAS = -500
+MISPLACED = 0.04
+"""By how much more of the labelled bone may be bright at another place before a label counts as misplaced. On 38 real
+and semi-synthetic series no other place was better at all; moved by three slices, labels were worse by 0.02 to 0.5."""
+REFUSED = 0.2
+"""From here on a misplaced label is refused."""
+_BRIGHT_ABOVE_TISSUE = 100.0
+_COARSE = 160
+"""Rows and columns, about, on which a label's place is checked."""
+_MOST_POINTS = 60_000
+_FEWEST_POINTS = 200
+_SLICES, _PIXELS = 8, 3
+"""Farthest moves that are tried, in slices and in coarse pixels."""
+_ENOUGH_INSIDE = 0.8
+_MIRRORED = {
+    (False, False, True): "mirrored left to right",
+    (False, True, False): "mirrored front to back",
+    (True, False, False): "mirrored head to feet",
+    (False, True, True): "turned by half around the long axis",
+    (True, False, True): "turned by half around the axis from back to front",
+    (True, True, False): "turned by half around the axis from left to right",
+    (True, True, True): "mirrored in all three directions",
+}
 _STRIDE = (slice(None, None, 2), slice(None, None, 3), slice(None, None, 3))
 
 
@@ -57,6 +84,7 @@ def check_label(hu: NDArray[np.int16], label: NDArray[np.uint8]) -> list[str]:
 
     Raises:
         SeriesError: what the label calls the patient is not tissue.
+        LabelError: the labelled bone clearly lies on bone only when mirrored, turned or moved.
     """
     values, classes = hu[_STRIDE], label[_STRIDE]
     inside = values[classes == OUTLINE]
@@ -72,9 +100,52 @@ def check_label(hu: NDArray[np.int16], label: NDArray[np.uint8]) -> list[str]:
             "check RescaleSlope and RescaleIntercept"
         )
     bone = values[classes == BONE]
+    warnings = _check_place(hu, label, tissue)
     if bone.size and np.median(bone) < tissue + BONE_ABOVE_TISSUE:
-        return [
+        warnings.append(
             f"labelled bone has a median of {np.median(bone):.0f} HU, hardly above soft tissue's {tissue:.0f}; "
             "does the label belong to this series?"
-        ]
-    return []
+        )
+    return warnings
+
+
+def _check_place(hu: NDArray[np.int16], label: NDArray[np.uint8], tissue: float) -> list[str]:
+    """Compare how much of the labelled bone is bright with how much would be, mirrored, turned or moved."""
+    step = -(-max(hu.shape[1:]) // _COARSE)
+    bright = hu[:, ::step, ::step] > tissue + _BRIGHT_ABOVE_TISSUE
+    where = np.flatnonzero(label[:, ::step, ::step] == BONE)
+    if len(where) < _FEWEST_POINTS:
+        return []
+    if len(where) > _MOST_POINTS:
+        where = np.random.default_rng(0).choice(where, _MOST_POINTS, replace=False)
+    points = np.stack(np.unravel_index(where, bright.shape), axis=1)
+    here = _bright_share(bright, points)
+    best, how = max((_bright_share(bright, moved), how) for moved, how in _elsewhere(points, bright.shape, step))
+    if best - here <= MISPLACED + 2 / np.sqrt(len(points)):
+        return []
+    reason = (
+        f"{here:.0%} of the labelled bone is as bright as bone, but {best:.0%} would be if the label were {how}; "
+        "export the label again on this series"
+    )
+    if best - here >= REFUSED:
+        raise LabelError(reason)
+    return [reason]
+
+
+def _elsewhere(points: NDArray[np.intp], shape: tuple[int, ...], step: int) -> Iterator[tuple[NDArray[Any], str]]:
+    last = np.array(shape) - 1
+    for flips, how in _MIRRORED.items():
+        yield np.where(flips, last - points, points), how
+    moves = [(axis, by) for axis, most in enumerate((_SLICES, _PIXELS, _PIXELS)) for by in range(-most, most + 1)]
+    for axis, by in moves:
+        if by:
+            what = "slices" if axis == 0 else "rows" if axis == 1 else "columns"
+            count = abs(by) * (1 if axis == 0 else step)
+            yield points + by * (np.arange(3) == axis), f"moved by {count} {what}"
+
+
+def _bright_share(bright: NDArray[np.bool_], points: NDArray[Any]) -> float:
+    inside = ((points >= 0) & (points < bright.shape)).all(axis=1)
+    if inside.mean() < _ENOUGH_INSIDE:
+        return 0.0
+    return float(bright[tuple(points[inside].T)].mean())

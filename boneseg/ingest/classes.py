@@ -16,7 +16,6 @@ from boneseg.scheme import BACKGROUND, BONE, OUTLINE
 
 OFF_GRID = 0.2
 """How far, in voxels, a label's voxels may lie beside the series' own."""
-_HIGHEST = np.iinfo(np.uint16).max
 OTHERS = "others"
 """In a label map: all values that it does not name."""
 LabelMap = Mapping[Any, int]
@@ -24,7 +23,7 @@ LabelMap = Mapping[Any, int]
 _CLASS_OF = {Meaning.BONE: BONE, Meaning.OUTLINE: OUTLINE, Meaning.OTHER: BACKGROUND}
 
 
-def covered_slices(label: Geometry, series: Geometry) -> slice:
+def covered_slices(label: Geometry, series: Geometry) -> NDArray[np.int64]:
     """Find the slices of a series on which a label lies.
 
     Args:
@@ -32,24 +31,23 @@ def covered_slices(label: Geometry, series: Geometry) -> slice:
         series: geometry of the series, axial order.
 
     Returns:
-        The slices; all of them where the label is as long as the series.
+        The number of each of the label's slices in the series, rising.
 
     Raises:
         LabelError: the label is not on the series' voxels. Labels are never interpolated: that would change them.
     """
-    corners = np.array([[z, y, x] for z in (0, 1) for y in (0, 1) for x in (0, 1)], dtype=np.float64)
-    corners *= np.array(label.shape) - 1
-    inverse = np.linalg.inv(series.affine)
-    on_series = label.to_patient(corners) @ inverse[:3, :3].T + inverse[:3, 3]
-    first = round(float(on_series[0, 0]))
-    off = float(np.abs(on_series - corners - [first, 0, 0]).max())
-    fits = off <= OFF_GRID and first >= 0 and first + label.shape[0] <= series.shape[0]
-    if not fits or label.shape[1:] != series.shape[1:]:
+    numbers = label.slices_in(series, OFF_GRID)
+    if numbers is None:
         raise LabelError(
             f"the label's grid ({_describe(label)}) is not the series' ({_describe(series)}); "
             "draw it on this series, or resample it to the series by nearest neighbour"
         )
-    return slice(first, first + label.shape[0])
+    if len(numbers) > 1 and np.diff(numbers).min() > 1:
+        raise LabelError(
+            "the label has no two neighbouring slices, so what lies between is not known to be background; draw it on "
+            "every slice"
+        )
+    return numbers
 
 
 def to_classes(
@@ -58,7 +56,7 @@ def to_classes(
     """Turn a file's label values into classes.
 
     Args:
-        label: values of the file, any shape of three dimensions.
+        label: values of the file, uint8 or uint16, any shape of three dimensions.
         file: name of the file, for messages.
         names: of the segments, for a DICOM SEG.
         label_map: value -> class as the settings give it, ``others`` for all values not named; none = by segment
@@ -71,11 +69,10 @@ def to_classes(
     Raises:
         LabelError: a value is unknown, or the label is empty.
     """
-    values = _whole_numbers(label, file)
-    present = _present(values)
+    present = _present(label)
     if not present:
         raise LabelError(f"{file}: the label is empty; draw the bones, or remove the label")
-    classes = _mapped(values, class_table(present, file, names, label_map))
+    classes = _mapped(label, class_table(present, file, names, label_map))
     require_bone(classes, file)
     return classes
 
@@ -95,12 +92,11 @@ def part_classes(
     Raises:
         LabelError: a value is no whole number, or the label map does not know it.
     """
-    values = _whole_numbers(label, file)
-    present = _present(values)
+    present = _present(label)
     if label_map is not None:
-        return _mapped(values, class_table(present, file, None, label_map))
+        return _mapped(label, class_table(present, file, None, label_map))
     named = dict.fromkeys(outline, OUTLINE) | dict.fromkeys(bone, BONE)
-    return _mapped(values, {value: named.get(value, BACKGROUND) for value in present})
+    return _mapped(label, {value: named.get(value, BACKGROUND) for value in present})
 
 
 def require_bone(classes: NDArray[np.uint8], file: str) -> None:
@@ -175,16 +171,6 @@ def _unknown(file: str, values: Sequence[int], names: Mapping[int, str] | None) 
         f"{file}: label values {listed}{more} are unknown; say which class each is (0 background, 1 patient outline, "
         f"2 bone) in prepare.label_map, for example {example}, where {OTHERS} are all values that are not named"
     )
-
-
-def _whole_numbers(label: NDArray[Any], file: str) -> NDArray[Any]:
-    if not np.isrealobj(label) or label.dtype.kind not in "iufb":
-        raise LabelError(f"{file}: label values must be whole numbers; export a label map, not a picture")
-    if label.dtype.kind == "f" and not (np.isfinite(label).all() and (label == np.rint(label)).all()):
-        raise LabelError(f"{file}: label values must be whole numbers; export a label map, not probabilities")
-    if label.size and (label.min() < 0 or label.max() > _HIGHEST):
-        raise LabelError(f"{file}: label values must lie within 0 and {_HIGHEST}; is it a label at all?")
-    return label if label.dtype in (np.uint8, np.uint16) else label.astype(np.uint16)
 
 
 def _present(values: NDArray[Any]) -> list[int]:

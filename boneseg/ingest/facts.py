@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import errno
 import math
-import threading
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from boneseg.dicom.file import remains
 from boneseg.dicom.header import CT_CLASSES, SECONDARY_CAPTURES, SEGMENTATIONS, SliceHeader, read_frames
 from boneseg.dicom.marks import MARKS, TIMES, Marks, read_identity, read_marks
 from boneseg.dicom.pixels import WINDOWED, is_windowed, read_planes
-from boneseg.dicom.segmentation import read_references, read_segmentation
+from boneseg.dicom.segmentation import what_is_drawn
+from boneseg.dicom.segmentation_frames import read_seg_header
 from boneseg.dicom.segments import read_segment_names
-from boneseg.dicom.series import AIR_HU, check_frames, read_slice, sort_slices
-from boneseg.errors import BonesegError, LabelError, SeriesError
+from boneseg.dicom.series import check_frames, read_slice, sort_slices
+from boneseg.errors import BonesegError, LabelError, SeriesError, quoted
 from boneseg.ingest.anatomy import best_name, known_words
-from boneseg.nifti import is_nifti, read_first_slice, read_geometry, read_volume
+from boneseg.ingest.formats import UNKNOWN, ZEROS, foreign_format
+from boneseg.ingest.volumes import Survey, slice_print
+from boneseg.nifti import is_nifti, read_pieces
+from boneseg.nifti import read_header as read_nifti_header
 from boneseg.storage.catalogue import FileKind, GeometryRecord, ObjectRef
 from boneseg.storage.hashing import combine, pseudonym, sha256_array
 from boneseg.storage.records import Record
@@ -30,16 +30,15 @@ from boneseg.storage.records import Record
 FACTS_VERSION = 2
 """Rises when the same file gives other facts than before, so that old ones are not re-used."""
 
-AIR_BELOW_HU = -200
-"""A volume with values below this is CT: there is air in or around every patient."""
-MAX_LABEL_VALUES = 256
-MIN_HU_SPREAD = 200
-MIN_VOXEL_MM3 = 1e-6
-_HIGHEST_VALUE = 65535
 _MARK_DIGITS = 8
+_START = 512
+_DOCUMENTS = (b"%PDF", b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"\xd0\xcf\x11\xe0")
+"""How files start that are pictures and texts for people."""
 _LONGEST_MOVE_S = 100 * 365 * 86400
 _OF_THE_MACHINE = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
-_volumes_at_once = threading.BoundedSemaphore(2)  # a volume is read whole, and many files are read at the same time
+_MODALITIES = "CR DOC DX IVUS KO MG MR NM OCT OT PR PT REG RF RTDOSE RTIMAGE RTPLAN SC SEG SM SR US XA"
+MODALITIES = frozenset(_MODALITIES.split())
+"""What DICOM defines; other words in its place may be anybody's."""
 
 
 class Kind(StrEnum):
@@ -90,7 +89,7 @@ class ObjectFacts(Record):
     values: tuple[int, ...] = ()
     """Label values above 0 that occur."""
     pixels: str = ""
-    """Hash of the HU: of a slice, or of all slices of a volume in order."""
+    """Hash of the HU: of a slice, or of all slices of a volume in order; of a label: of what is drawn."""
     referenced_series: str = ""
     """Of a DICOM SEG: keyed hash of the series that it was drawn on, as ``series`` of that series' slices."""
     referenced_images: tuple[str, ...] = ()
@@ -107,6 +106,10 @@ class ObjectFacts(Record):
     """Of a DICOM SEG: value -> what of the segment's name is a word of anatomy."""
     is_picture: bool = False
     """Whether a file that is not used shows a patient all the same: a label beside it may be drawn on it."""
+    warnings: tuple[str, ...] = ()
+    """What is odd about a volume or label that can be used."""
+    prints: tuple[str, ...] = ()
+    """Hash of the HU of each slice, however it is turned or mirrored; empty for a slice that shows next to nothing."""
 
 
 def inspect(path: Path, ref: ObjectRef, secret: bytes) -> ObjectFacts:
@@ -142,29 +145,34 @@ def inspect(path: Path, ref: ObjectRef, secret: bytes) -> ObjectFacts:
 
 
 def _unrecognised(path: Path, broken: ObjectFacts) -> ObjectFacts:
-    if reason := remains(path):
-        return broken.model_copy(update={"reason": reason})
-    reason = "neither DICOM nor NIfTI" if path.stat().st_size else "the file is empty"
-    return ObjectFacts(ref=broken.ref, kind=Kind.IGNORED, reason=reason)
+    reason = foreign_format(path, broken.ref.key)
+    if reason == UNKNOWN and (damage := remains(path)):
+        return broken.model_copy(update={"reason": damage})
+    with path.open("rb") as file:
+        start = file.read(_START)
+    # What is no text may be an image in a format that is not read: a label beside it must go to no other series.
+    is_picture = b"\0" in start and not start.startswith(_DOCUMENTS) and reason != ZEROS
+    return ObjectFacts(ref=broken.ref, kind=Kind.IGNORED, reason=reason, is_picture=is_picture)
 
 
 def _dicom(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes) -> ObjectFacts:
     header = frames[0]
     if header.is_seg:
-        volume, geometry, _ = read_segmentation(path)
-        references = read_references(path)
+        seg = read_seg_header(path)
+        values, pixels = what_is_drawn(path, seg)
         return ObjectFacts(
             ref=ref,
             kind=Kind.LABEL,
             file=FileKind.DICOM_SEG,
-            geometry=GeometryRecord.of(geometry),
-            values=_label_values(volume) or (),
+            geometry=GeometryRecord.of(seg.geometry),
+            values=values,
+            pixels=pixels,
             segments={value: known_words(best_name(*names)) for value, names in read_segment_names(path).items()},
             patient=_keyed(secret, "patient", header.patient_id),
             study=_keyed(secret, "study", header.study_uid),
-            referenced_series=_keyed(secret, "series", references.series),
-            referenced_images=tuple(_keyed(secret, "image", uid) for uid in references.images),
-            frame_of_reference=_keyed(secret, "frame", references.frame_of_reference),
+            referenced_series=_keyed(secret, "series", seg.references.series),
+            referenced_images=tuple(_keyed(secret, "image", uid) for uid in seg.references.images),
+            frame_of_reference=_keyed(secret, "frame", seg.references.frame_of_reference),
         )
     reason = _not_ct(header)
     if reason is not None:
@@ -198,6 +206,7 @@ def _dicom(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes)
         image=_keyed(secret, "image", header.instance_uid),
         marks=tuple(_keyed(secret, name, text)[:_MARK_DIGITS] for name, text in zip(MARKS, marks.texts, strict=True)),
         orders=_moved(marks, secret, header.study_uid),
+        prints=(slice_print(hu),),
     )
 
 
@@ -228,10 +237,13 @@ def _frames(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes
     """Return the facts of a file that holds a volume, frame by frame: Enhanced CT."""
     check_frames(path, frames)
     series = sort_slices(frames, max_gap=math.inf, max_tilt_degrees=90)
-    low, high, hashes = _HIGHEST_VALUE, AIR_HU, []
+    low, high = math.inf, -math.inf
+    hashes: list[str] = []
+    prints: list[str] = []
     for hu in read_planes(path, frames):
         low, high = min(low, int(hu.min())), max(high, int(hu.max()))
         hashes.append(sha256_array(hu))
+        prints.append(slice_print(hu))
     header = frames[0]
     return ObjectFacts(
         ref=ref,
@@ -242,10 +254,11 @@ def _frames(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes
         series=_keyed(secret, "series", header.series_uid),
         series_number=header.series_number,
         geometry=GeometryRecord.of(series.geometry),
-        hu_range=(low, high),
+        hu_range=(int(low), int(high)),
         pixels=combine(hashes[index] for index in series.order),
         frame_of_reference=_keyed(secret, "frame", header.frame_of_reference),
         image=_keyed(secret, "image", header.instance_uid),
+        prints=tuple(prints[index] for index in series.order),
     )
 
 
@@ -262,8 +275,10 @@ def _not_ct(header: SliceHeader) -> str | None:
 def _other_object(header: SliceHeader) -> str | None:
     if header.modality == "RTSTRUCT":
         return "RTSTRUCT contours are not read; convert them to DICOM SEG or NIfTI"
+    if header.modality == "SEG":
+        return "a segmentation of another kind than DICOM SEG; export it again as DICOM SEG or NIfTI"
     if header.modality and header.modality != "CT":
-        return f"modality {header.modality} is not CT"
+        return f"modality {header.modality if header.modality in MODALITIES else quoted(header.modality)} is not CT"
     if header.rows == 0:
         return "a DICOM file without an image (DICOMDIR, report or plan)"
     if header.position is None:
@@ -276,52 +291,23 @@ def _keyed(secret: bytes, kind: str, identifier: str) -> str:
 
 
 def _nifti(path: Path, ref: ObjectRef) -> ObjectFacts:
-    geometry = read_geometry(path)
-    if min(geometry.shape) < 1 or not abs(np.linalg.det(geometry.affine[:3, :3])) > MIN_VOXEL_MM3:
-        raise SeriesError("the NIfTI header gives no voxel size or place; convert the series again")
-    known = ObjectFacts(ref=ref, kind=Kind.BROKEN, file=FileKind.NIFTI, geometry=GeometryRecord.of(geometry))
-    with _volumes_at_once:
-        try:
-            voxels = read_volume(path)[0]
-        except SeriesError as error:
-            # Where the file was CT, its place matters: its label must not go to a neighbour.
-            first = read_first_slice(path)
-            was_ct = first is not None and first.dtype.kind in "if" and np.nanmin(first) < AIR_BELOW_HU
-            reason = str(error).removeprefix(f"{path.name}: ")
-            return known.model_copy(update={"reason": reason} if was_ct else {"reason": reason, "geometry": None})
-        return _volume(voxels, known)
-
-
-def _volume(voxels: NDArray[Any], unknown: ObjectFacts) -> ObjectFacts:
-    if voxels.dtype.kind not in "biuf":
-        raise SeriesError("voxels are colours or complex numbers; store HU or whole label values")
-    values = _label_values(voxels)
-    if values is not None:
-        return unknown.model_copy(update={"kind": Kind.LABEL, "values": values})
-    hu = _to_hu(voxels)
-    low, high = int(hu.min()), int(hu.max())
-    if high - low < MIN_HU_SPREAD:
-        raise SeriesError(f"values from {low} to {high} are neither HU nor labels; store HU or whole label values")
-    pixels = combine(sha256_array(plane) for plane in hu)
-    return unknown.model_copy(update={"kind": Kind.VOLUME, "hu_range": (low, high), "pixels": pixels})
-
-
-def _label_values(voxels: NDArray[Any]) -> tuple[int, ...] | None:
-    """Return the values above 0 of a label, or None if these voxels are no label."""
-    if voxels.min() < AIR_BELOW_HU or voxels.max() > _HIGHEST_VALUE:
-        return None
-    present = np.zeros(_HIGHEST_VALUE + 1 - AIR_BELOW_HU, dtype=bool)
-    for plane in voxels:
-        whole = np.rint(plane)
-        if not np.array_equal(whole, plane):
-            return None
-        present[whole.astype(np.int64) - AIR_BELOW_HU] = True
-        if np.count_nonzero(present) > MAX_LABEL_VALUES:
-            return None
-    return tuple(int(value) for value in np.flatnonzero(present) + AIR_BELOW_HU if value > 0)
-
-
-def _to_hu(voxels: NDArray[Any]) -> NDArray[np.int16]:
-    """Round and clip to int16; what is no number is outside the scanner's view, and becomes air."""
-    whole = np.rint(np.where(np.isfinite(voxels), voxels, AIR_HU)) if voxels.dtype.kind == "f" else voxels
-    return np.clip(whole, AIR_HU, np.iinfo(np.int16).max).astype(np.int16)
+    header = read_nifti_header(path)
+    known = ObjectFacts(ref=ref, kind=Kind.BROKEN, file=FileKind.NIFTI, geometry=GeometryRecord.of(header.geometry))
+    survey = Survey()
+    try:
+        for piece in read_pieces(path, header):
+            survey.add(piece.slice, header.geometry.shape[1], piece.values)
+        warnings = (*header.warnings, *survey.warnings())
+        if survey.is_label:
+            values, pixels = survey.label_values(), survey.pixels()
+            return known.model_copy(
+                update={"kind": Kind.LABEL, "values": values, "pixels": pixels, "warnings": warnings}
+            )
+        hu_range = survey.hu_range()
+    except SeriesError as error:
+        # Where the file was CT, its place matters: its label must not go to a neighbour.
+        reason = str(error).removeprefix(f"{path.name}: ")
+        return known.model_copy(update={"reason": reason, **({} if survey.was_ct else {"geometry": None})})
+    return known.model_copy(
+        update={"kind": Kind.VOLUME, "hu_range": hu_range, "pixels": survey.pixels(), "warnings": warnings}
+    ).model_copy(update={"prints": survey.prints()})

@@ -20,6 +20,8 @@ _REGULAR = 1.5
 _MOST_PASSES = 64
 _FEWEST_SLICES = 3
 """Slices of a pass that lies between the slices of another one: fewer are no pattern."""
+_FEWEST_SHARED = 2
+"""Positions at which passes that only their order tells apart lie on each other."""
 
 Slices = list[ObjectFacts]
 
@@ -140,7 +142,8 @@ def _way_apart(slices: Slices) -> tuple[list[Slices], str] | None:
     marked = [(_divide(slices, partial(_mark, index)), name) for index, name in enumerate(MARKS)]
     turns = [(_in_turn(slices, index), name) for index, name in enumerate(ORDERS)]
     folders = (_divide(slices, folder_of), "folder")
-    ways = [(way, _tells) for way in marked] + [(way, _are_passes) for way in (*turns, *marked)] + [(folders, _tells)]
+    ways = [(way, _tells) for way in marked]
+    ways += [(way, _follow) for way in turns] + [(way, _are_passes) for way in marked] + [(folders, _tells)]
     return next((way for way, is_good in ways if is_good(way[0], slices)), None)
 
 
@@ -172,6 +175,14 @@ def _are_passes(parts: Sequence[Slices], whole: Slices) -> bool:
     return max(map(_depth, parts)) == 1 and _are_regular(parts, whole)
 
 
+def _follow(parts: Sequence[Slices], whole: Slices) -> bool:
+    """Say whether parts found by their order are passes, not one pass in which a slice was taken again."""
+    if not _are_passes(parts, whole):
+        return False
+    together = [len(_places(one)) + len(_places(two)) - len(_places([*one, *two])) for one, two in pairwise(parts)]
+    return min(together) >= _FEWEST_SHARED
+
+
 def _are_regular(parts: Sequence[Slices], whole: Slices) -> bool:
     places = _places(whole)
     usual = max(_widest(places), _REGULAR * _median(places)) + SAME_POSITION_MM
@@ -194,9 +205,12 @@ def _in_turn(slices: Slices, index: int) -> list[Slices]:
     if any(index >= len(item.orders) or item.orders[index] is None for item in slices):
         return [slices]
     # Slices taken at once have the same number; along which way they come next is not known.
-    up = _runs(sorted(slices, key=lambda item: (item.orders[index] or 0.0, distance(item))))
-    down = _runs(sorted(slices, key=lambda item: (item.orders[index] or 0.0, -distance(item))))
-    return min(up, down, key=len)
+    ways = [
+        _runs(sorted(slices, key=lambda item: (item.orders[index] or 0.0, sign * distance(item)))) for sign in (1, -1)
+    ]
+    runs = min(ways, key=len)
+    numbers = [[item.orders[index] or 0.0 for item in run] for run in runs]
+    return runs if all(max(one) < min(two) for one, two in pairwise(numbers)) else [slices]
 
 
 def _runs(ordered: Slices) -> list[Slices]:

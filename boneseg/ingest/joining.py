@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 
 from boneseg.ingest.anatomy import Meaning, is_known, meaning, names_bone, says_no_bone, shown, structure, words
 from boneseg.ingest.facts import ObjectFacts
 from boneseg.ingest.places import Place, Rank, carries_name_of, rank, stem
 from boneseg.storage.catalogue import FileKind, LabelPart, LabelRow, Problem
+from boneseg.storage.hashing import combine
 
 _NAMED = 3
 """Labels that a message names one by one; more are counted by folder."""
@@ -72,7 +72,19 @@ def settle(series: Place, claims: Sequence[Claim]) -> tuple[LabelRow | None, lis
     if (no_bone := _no_bone(series, claim)) is not None:
         return None, [*problems, Problem(source=claim.label.path, reason=no_bone)]
     assert claim.fact.file is not None
-    return LabelRow(kind=claim.fact.file, object=claim.fact.ref, values=claim.fact.values), problems
+    return LabelRow(
+        kind=claim.fact.file, object=claim.fact.ref, values=claim.fact.values, drawn=_drawn(claim)
+    ), problems
+
+
+def _drawn(claim: Claim) -> str:
+    """Return a name of what a label holds and where, equal for two files with the same."""
+    fact = claim.fact
+    if not fact.pixels or fact.geometry is None:
+        return fact.ref.sha256
+    places = ",".join(f"{value + 0.0:.2f}" for row in fact.geometry.affine for value in row)
+    segments = ",".join(f"{value}:{name}" for value, name in sorted(fact.segments.items()))
+    return combine([str(fact.file), fact.pixels, str(fact.geometry.shape), places, segments])
 
 
 def _without_copies(claims: Sequence[Claim]) -> tuple[list[Claim], list[Problem]]:
@@ -81,7 +93,7 @@ def _without_copies(claims: Sequence[Claim]) -> tuple[list[Claim], list[Problem]
     for claim in claims:
         # Empty masks of two structures are no copies of each other, nor is one mask under two names that disagree.
         name: str = meaning(words(stem(claim.label.path))) if claim.fact.values else claim.label.path
-        first = kept.setdefault(f"{claim.fact.ref.sha256} {name}", claim)
+        first = kept.setdefault(f"{_drawn(claim)} {name}", claim)
         if first is not claim:
             problems.append(Problem(source=claim.label.path, reason=f"a copy of {first.label.path}", fatal=False))
     return list(kept.values()), problems
@@ -145,7 +157,8 @@ def _joined(claims: Sequence[Claim], masks: Sequence[_Mask]) -> LabelRow:
             assert claim.fact.file is not None
             parts.append(LabelPart(kind=claim.fact.file, object=claim.fact.ref, bone=bone, outline=outline))
     values = sorted({value for part in parts for value in (*part.bone, *part.outline)})
-    return LabelRow(kind=parts[0].kind, object=parts[0].object, values=tuple(values), parts=tuple(parts))
+    drawn = combine(sorted(_drawn(claim) for claim in claims))
+    return LabelRow(kind=parts[0].kind, object=parts[0].object, values=tuple(values), parts=tuple(parts), drawn=drawn)
 
 
 def _what_was_joined(masks: Sequence[_Mask]) -> str:
@@ -169,7 +182,7 @@ def _refused(series: Place, claims: Sequence[Claim], why: str) -> list[Problem]:
     ]
 
 
-def _listed(paths: object) -> str:
-    names = sorted({PurePosixPath(path).name for path in paths})  # type: ignore[attr-defined]
+def _listed(paths: Iterable[str]) -> str:
+    names = sorted(set(paths))
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more

@@ -45,7 +45,7 @@ class _Candidate:
         self.found = found
         self.path = row.source
         geometry = row.geometry.geometry()
-        if row.kind == FileKind.NIFTI:
+        if found.slices[0].kind == Kind.VOLUME:
             self.places = [Place(row.source, PurePosixPath(row.source).parent, geometry)]
         else:
             folders = dict.fromkeys((row.source, *found.folders))

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
 
-import numpy as np
-
 from boneseg.geometry import Geometry, to_axial
 
 TOLERANCE_MM = 0.1
@@ -60,7 +58,9 @@ def stem(path: str) -> str:
 
 def fits(label: Geometry, series: Geometry, partial: bool) -> bool:
     """Say whether a label lies on the grid of a series, both in axial order; ``partial``: on some of its slices."""
-    return label.close_to(series, TOLERANCE_MM) or (partial and _covers_slices_of(label, series))
+    if label.close_to(series, TOLERANCE_MM):
+        return True
+    return partial and label.slices_in(series, TOLERANCE_MM / max(series.spacing)) is not None
 
 
 def rank(label: Place, other: Place) -> Rank:
@@ -83,21 +83,6 @@ def numbers_differ(label: Place, other: Place) -> bool:
     shared = _common(mine[:-1], theirs[:-1])
     found = [_same_numbers(one, two) for one in mine[shared:] for two in theirs[shared:]]
     return False in found and True not in found
-
-
-def _covers_slices_of(label: Geometry, series: Geometry) -> bool:
-    """Say whether each slice of a label lies on a slice of the series: a DICOM SEG may leave out empty frames."""
-    if label.shape[1:] != series.shape[1:] or label.shape[0] > series.shape[0]:
-        return False
-    # Corners of the first and last label slice, in voxels of the series.
-    corners = np.array([[z, y, x] for z in (0, 1) for y in (0, 1) for x in (0, 1)]) * (np.array(label.shape) - 1.0)
-    inverse = np.linalg.inv(series.affine)
-    indices = label.to_patient(corners) @ inverse[:3, :3].T + inverse[:3, 3]
-    nearest = np.rint(indices)
-    on_voxels = np.abs((indices - nearest) * np.array(series.spacing)).max() <= TOLERANCE_MM
-    first = nearest[0, 0]
-    inside = 0 <= first <= series.shape[0] - label.shape[0]
-    return bool(on_voxels and inside and np.array_equal(nearest - corners, np.tile((first, 0, 0), (8, 1))))
 
 
 def _likeness(one: str, two: str) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,14 +14,15 @@ from numpy.typing import NDArray
 
 from boneseg.dicom.segmentation import read_segmentation
 from boneseg.dicom.segments import read_segment_names
-from boneseg.dicom.series import AIR_HU, read_series
+from boneseg.dicom.series import read_series
 from boneseg.errors import LabelError, SeriesError
 from boneseg.geometry import Geometry, Reorientation, to_axial
 from boneseg.ingest.anatomy import best_name
 from boneseg.ingest.checks import check_label, check_values
 from boneseg.ingest.classes import covered_slices, describe_names, part_classes, require_bone, to_classes
 from boneseg.ingest.outline import patient_outline
-from boneseg.nifti import read_volume
+from boneseg.ingest.volumes import read_hu, read_label
+from boneseg.nifti_header import shear_degrees
 from boneseg.scheme import OUTLINE
 from boneseg.settings.schema import PrepareSettings
 from boneseg.storage.catalogue import FileKind, LabelRow, ObjectRef, SeriesRow
@@ -67,11 +69,10 @@ def read_labelled(fetch: Fetch, row: SeriesRow, settings: PrepareSettings) -> La
     hu, own_geometry, warnings = read_image(fetch, row, settings)
     warnings += check_values(hu)
     geometry, reorientation = to_axial(own_geometry)
-    label, label_geometry, said = _read_label(fetch, row.label, geometry, settings)
+    label, covered, said = _read_label(fetch, row.label, geometry, settings)
     warnings += said
-    covered = covered_slices(label_geometry, geometry)
-    if label_geometry.shape[0] < geometry.shape[0]:
-        warnings.append(f"the label covers {label_geometry.shape[0]} of {geometry.shape[0]} slices; only they are used")
+    if len(label) < geometry.shape[0]:
+        warnings.append(f"the label covers {len(label)} of {geometry.shape[0]} slices; only they are used")
     hu = np.ascontiguousarray(reorientation.apply(hu)[covered])
     geometry = geometry.part(covered)
     outline_computed = not (label == OUTLINE).any()
@@ -100,74 +101,90 @@ def read_image(
             if len(paths) < len(row.objects):
                 warnings.append(f"{len(row.objects) - len(paths)} files are copies of others; they are not used twice")
             return hu, geometry, warnings
-        voxels, geometry = read_volume(next(iter(paths)))
+        hu, geometry, warnings = read_hu(next(iter(paths)))
+    warnings += _check_shear(geometry, settings.max_tilt_degrees)
     if geometry.shape[to_axial(geometry)[1].order[0]] < 2:
         raise SeriesError("the series has only one slice; a volume needs two or more")
-    hu, warnings = _to_hu(voxels)
     return hu, geometry, warnings
 
 
 def _read_label(
     fetch: Fetch, row: LabelRow, series: Geometry, settings: PrepareSettings
-) -> tuple[NDArray[np.uint8], Geometry, list[str]]:
-    """Return classes and their geometry, both in axial order, and warnings; ``series`` is the series' geometry."""
-    if row.parts:
-        classes, geometry = _read_parts(fetch, row, series, settings)
-        return classes, geometry, []
-    values, geometry, names = _read_values(fetch, row.kind, row.object)
-    classes = to_classes(values, PurePosixPath(row.object.key).name, names, settings.label_map)
-    warnings = describe_names(row.values, names) if names and settings.label_map is None else []
-    return np.ascontiguousarray(classes), geometry, warnings
+) -> tuple[NDArray[np.uint8], slice, list[str]]:
+    """Return the classes of the series' slices that a label covers, which slices they are, and warnings.
 
-
-def _read_parts(
-    fetch: Fetch, row: LabelRow, series: Geometry, settings: PrepareSettings
-) -> tuple[NDArray[np.uint8], Geometry]:
-    """Join masks of single structures: bone where one of them is bone."""
+    All in axial order; ``series`` is the series' geometry. What a DICOM SEG leaves out between its first and its last
+    slice is background, as is what no part of a label marks.
+    """
+    file, label_map = PurePosixPath(row.object.key).name, settings.label_map
+    if not row.parts:
+        label = _read_values(fetch, row.kind, row.object)
+        classes = to_classes(label.values, file, label.names, label_map)
+        named = describe_names(row.values, label.names) if label.names and label_map is None else []
+        numbers = covered_slices(label.geometry, series)
+        return _spread(classes, numbers), _span(numbers), [*label.warnings, *named]
     joined = np.zeros(series.shape, dtype=np.uint8)
-    first, end = series.shape[0], 0
+    first, end, warnings = series.shape[0], 0, []
     for part in row.parts:
-        values, geometry, _ = _read_values(fetch, part.kind, part.object)
-        file = PurePosixPath(part.object.key).name
-        covered = covered_slices(geometry, series)
-        first, end = min(first, covered.start), max(end, covered.stop)
-        classes = part_classes(values, file, part.bone, part.outline, settings.label_map)
-        np.maximum(joined[covered], classes, out=joined[covered])
-    covered = slice(first, end)
-    require_bone(joined[covered], PurePosixPath(row.object.key).name)
-    return np.ascontiguousarray(joined[covered]), series.part(covered)
+        label = _read_values(fetch, part.kind, part.object)
+        name = PurePosixPath(part.object.key).name
+        classes = part_classes(label.values, name, part.bone, part.outline, label_map)
+        numbers = covered_slices(label.geometry, series)
+        joined[numbers] = np.maximum(joined[numbers], classes)
+        first, end = min(first, int(numbers[0])), max(end, int(numbers[-1]) + 1)
+        warnings += [f"{name}: {warning}" for warning in label.warnings]
+    require_bone(joined, file)
+    return np.ascontiguousarray(joined[first:end]), slice(first, end), warnings
 
 
-def _read_values(
-    fetch: Fetch, kind: FileKind, item: ObjectRef
-) -> tuple[NDArray[Any], Geometry, Mapping[int, str] | None]:
-    """Return the values of a label file and their geometry, both in axial order, and the names of segments."""
+def _span(numbers: NDArray[np.int64]) -> slice:
+    return slice(int(numbers[0]), int(numbers[-1]) + 1)
+
+
+def _spread(classes: NDArray[np.uint8], numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Put slices at their places from the first to the last; those between that are missing are background."""
+    span = _span(numbers)
+    if span.stop - span.start == len(numbers):
+        return np.ascontiguousarray(classes)
+    spread = np.zeros((span.stop - span.start, *classes.shape[1:]), dtype=np.uint8)
+    spread[numbers - span.start] = classes
+    return spread
+
+
+@dataclass(frozen=True, eq=False)
+class _Label:
+    """A label file in axial order; ``names`` are those of the segments of a DICOM SEG."""
+
+    values: NDArray[Any]
+    geometry: Geometry
+    names: Mapping[int, str] | None
+    warnings: list[str]
+
+
+def _read_values(fetch: Fetch, kind: FileKind, item: ObjectRef) -> _Label:
     path = fetch(item)
     names: Mapping[int, str] | None = None
+    warnings: list[str] = []
     values: NDArray[Any]
     with _named({path: item.key}):
         if kind == FileKind.DICOM_SEG:
             values, geometry, _ = read_segmentation(path)
             names = {value: best_name(*texts) for value, texts in read_segment_names(path).items()}
         else:
-            try:
-                values, geometry = read_volume(path)
-            except SeriesError as error:
-                raise LabelError(str(error)) from error
+            values, geometry, warnings = read_label(path)
     axial_geometry, reorientation = to_axial(geometry)
-    return reorientation.apply(values), axial_geometry, names
+    return _Label(reorientation.apply(values), axial_geometry, names, warnings)
 
 
-def _to_hu(voxels: NDArray[Any]) -> tuple[NDArray[np.int16], list[str]]:
-    """Round and clip to what int16 HU can hold; padding below air becomes air, as in DICOM series."""
-    warnings = []
-    if voxels.dtype.kind == "f" and not (finite := np.isfinite(voxels)).all():
-        warnings.append(f"{finite.size - np.count_nonzero(finite)} voxels are not numbers; they become air")
-        voxels = np.where(finite, voxels, AIR_HU)
-    if voxels.dtype.kind not in "iuf":
-        raise SeriesError("the volume holds colours or complex numbers, not HU; export it as a grey CT volume")
-    whole = np.rint(voxels) if voxels.dtype.kind == "f" else voxels.astype(np.int32, copy=False)
-    return np.clip(whole, AIR_HU, np.iinfo(np.int16).max).astype(np.int16), warnings
+def _check_shear(geometry: Geometry, most: float) -> list[str]:
+    """Refuse a volume whose axes are not at right angles, as a tilted DICOM series is; a small shear stays as it is."""
+    shear = shear_degrees(geometry)
+    if shear > most:
+        raise SeriesError(
+            f"the volume is sheared: two of its axes are {shear:.1f} degrees off a right angle, {most:g} are allowed; "
+            "resample it onto axes at right angles, or raise prepare.max_tilt_degrees"
+        )
+    return [f"the volume is sheared by {shear:.2f} degrees; masks keep the shear"] if shear > 0.1 else []
 
 
 @contextmanager
@@ -178,5 +195,6 @@ def _named(paths: Mapping[Path, str]) -> Iterator[None]:
     except (SeriesError, LabelError) as error:
         message = str(error)
         for path, key in paths.items():
-            message = message.replace(path.name, PurePosixPath(key).name)
+            own = re.compile(rf"(?<!\w){re.escape(path.name)}(?!\w)")
+            message = own.sub(PurePosixPath(key).name.replace("\\", r"\\"), message)
         raise type(error)(message) from error

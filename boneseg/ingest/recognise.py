@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import PurePosixPath
@@ -19,10 +19,14 @@ from boneseg.geometry import Geometry
 from boneseg.ingest.facts import Kind, ObjectFacts
 from boneseg.ingest.grouping import Group, Slices, distance, doubled, first_in_order, folder_of, group_slices, plane_of
 from boneseg.ingest.labels import Recognised, assign_labels
-from boneseg.storage.catalogue import FileKind, GeometryRecord, Problem, SeriesRow
+from boneseg.ingest.patient_table import PatientLine
+from boneseg.ingest.patients import settle_patients
+from boneseg.storage.catalogue import FileKind, GeometryRecord, Problem, SeriesRow, ToldBy
 from boneseg.storage.hashing import combine, pseudonym
 
 _SAME_POSITION_MM = 1e-2
+_NAMED = 5
+"""Damaged files of a folder that are named one by one."""
 _DIGITS = re.compile(r"\d+")
 
 
@@ -59,7 +63,11 @@ class _Found:
 
 
 def assemble(
-    facts: Iterable[ObjectFacts], secret: bytes, prefix: str = ""
+    facts: Iterable[ObjectFacts],
+    secret: bytes,
+    prefix: str = "",
+    lines: Sequence[PatientLine] = (),
+    keep_copies: bool = False,
 ) -> tuple[tuple[SeriesRow, ...], tuple[Problem, ...]]:
     """Group slices into series and find the label of each.
 
@@ -70,6 +78,8 @@ def assemble(
         facts: of all objects; their order plays no part.
         secret: of the keyed hashes, for what has no identifiers of its own.
         prefix: start of all keys that people do not need to see.
+        lines: of the table of patients.
+        keep_copies: whether each of several series with the same content is a row, instead of one for all.
 
     Returns:
         One row a series in a fixed order, and one problem for whatever cannot be used or is odd: what matters most
@@ -88,25 +98,18 @@ def assemble(
     _name_unused(found, ordered)
     rows, problems = assign_labels(found.series, ordered, _images(ordered) - found.copies, prefix)
     found.problems += [(_Weight.LABEL if problem.fatal else _Weight.CHOICE, problem) for problem in problems]
-    rows = _drop_copies(found, rows)
+    rows = settle_patients(rows, ordered, secret, lines)
+    rows = rows if keep_copies else _drop_copies(found, rows)
     by_weight = sorted(found.problems, key=lambda item: (item[0], item[1].source, item[1].reason))
     in_order = sorted(rows, key=lambda row: (row.source, row.series))
     return tuple(in_order), tuple(problem for _, problem in by_weight)
 
 
 def _images(facts: list[ObjectFacts]) -> set[str]:
-    """Return the keys of all that is, was or may be an image of a patient, to which a label may belong.
-
-    Of a damaged DICOM file that does not say what it is, the files beside it tell: among labels only it was a label.
-    """
-    kinds: dict[str, set[Kind]] = defaultdict(set)
-    for item in facts:
-        kinds[folder_of(item)].add(item.kind)
+    """Return the keys of all that is, was or may be an image of a patient, to which a label may belong."""
     images = set()
     for item in facts:
-        beside = kinds[folder_of(item)]
-        was_slice = item.file == FileKind.DICOM and (Kind.LABEL not in beside or Kind.SLICE in beside or item.series)
-        was_image = item.kind == Kind.BROKEN and (item.geometry is not None or was_slice)
+        was_image = item.kind == Kind.BROKEN and (item.geometry is not None or item.file == FileKind.DICOM)
         if item.kind in (Kind.SLICE, Kind.VOLUME) or was_image or (item.kind == Kind.IGNORED and item.is_picture):
             images.add(item.ref.key)
     return images
@@ -146,6 +149,7 @@ def _add_dicom(found: _Found, group: Group, groups: list[Group]) -> None:
         geometry=GeometryRecord.of(series.geometry),
         hu_range=(min(low for low, _ in ranges), max(high for _, high in ranges)),
         label=None,
+        patient_by=ToldBy.PATIENT_ID if first.patient else ToldBy.STUDY if first.study else ToldBy.FOLDER,
     )
     folders = tuple(
         found.name(f"{folder}/").rstrip("/") or "."
@@ -229,11 +233,11 @@ def _content(item: ObjectFacts) -> tuple[int, str]:
     return round(distance(item) / _SAME_POSITION_MM), item.pixels
 
 
-def _from_label(found: _Found, folder: str) -> int:
-    """Return by how many folders a folder lies below the nearest one that it has in common with a label."""
+def _from_label(found: _Found, folder: str) -> tuple[int, int]:
+    """Return how far a folder is from the labels: first by folders in common with the nearest one, then by depth."""
     parts = PurePosixPath(folder).parts
-    shared = [_common(parts, PurePosixPath(other).parts) for other in found.label_folders]
-    return len(parts) - max(shared, default=0)
+    shared = max((_common(parts, PurePosixPath(other).parts) for other in found.label_folders), default=0)
+    return -shared, len(parts) - shared
 
 
 def _common(one: tuple[str, ...], two: tuple[str, ...]) -> int:
@@ -280,8 +284,8 @@ def _add_volume(found: _Found, item: ObjectFacts) -> None:
     if min(item.geometry.shape) < 2:
         found.reject(source, "the series has only one slice; a volume needs two or more")
         return
-    # A file is a patient: nothing in NIfTI says more, and a rule that counts a folder's files would move patients
-    # when files are added.
+    # A file is a patient unless it, its path or the table of patients says more; as a study it stays one, so that a
+    # patient told otherwise later keeps its split.
     place = pseudonym(found.secret, "file", source)
     row = SeriesRow(
         series=_content_name(item.geometry.geometry(), item.pixels),
@@ -294,6 +298,7 @@ def _add_volume(found: _Found, item: ObjectFacts) -> None:
         geometry=item.geometry,
         hu_range=item.hu_range,
         label=None,
+        patient_by=ToldBy.PATIENT_ID if item.patient else ToldBy.STUDY if item.study else ToldBy.FILE,
     )
     found.series.append(Recognised(row, (item,)))
 
@@ -314,7 +319,7 @@ def _drop_copies(found: _Found, rows: list[SeriesRow]) -> list[SeriesRow]:
             continue
         who = "" if first.patient == row.patient else " under another patient"
         found.reject(row.source, f"the same series as {first.source}{who}; this copy is not used", _Weight.COPY)
-        if row.label and first.label and row.label.content != first.label.content:
+        if row.label and first.label and row.label.drawn != first.label.drawn:
             label, other = (found.name(item.object.key) for item in (row.label, first.label))
             reason = f"another label than {other} for the same series, {first.source} and {row.source}; keep one"
             found.reject(label, reason, _Weight.LABEL)
@@ -324,9 +329,10 @@ def _drop_copies(found: _Found, rows: list[SeriesRow]) -> list[SeriesRow]:
 
 
 def _name_unused(found: _Found, facts: list[ObjectFacts]) -> None:
+    _name_broken(found, [item for item in facts if item.kind == Kind.BROKEN])
     for item in facts:
-        if item.kind == Kind.BROKEN:
-            found.reject(found.name(item.ref.key), item.reason)
+        for warning in item.warnings:
+            found.reject(found.name(item.ref.key), warning, _Weight.CHOICE)
     shapes = Counter((folder_of(item), _shape(item)) for item in facts if item.kind == Kind.SLICE)
     ignored = []
     for item in facts:
@@ -344,14 +350,26 @@ def _name_unused(found: _Found, facts: list[ObjectFacts]) -> None:
             found.reject(source, f"{_count(files, 'file')} not used: {reason}", _Weight.UNUSED)
 
 
+def _name_broken(found: _Found, broken: Slices) -> None:
+    """Name damaged files one by one, or by their folder where many have the same reason."""
+    for reason in sorted({item.reason for item in broken}):
+        for folder, items in _by_folder(found, [item for item in broken if item.reason == reason]).items():
+            weight = _Weight.LABEL if all(item.file == FileKind.DICOM_SEG for item in items) else _Weight.SERIES
+            if len(items) > _NAMED:
+                first = found.name(items[0].ref.key)
+                found.reject(folder, f"{len(items)} files, the first of them {first}: {reason}", weight)
+                continue
+            for item in items:
+                found.reject(found.name(item.ref.key), reason, weight)
+
+
 def _claims_to_be(item: ObjectFacts, shapes: Counter[tuple[str, str]]) -> str:
     """Say what the name of a file that is no image makes one expect; empty where it claims nothing."""
-    if item.is_picture:
-        return ""
-    if shapes[folder_of(item), _shape(item)] > 1:
-        return "named like the slices beside it"
     name = PurePosixPath(item.ref.key).name.lower()
-    return f"named {'.nii.gz' if name.endswith('.gz') else '.nii'}" if name.endswith((".nii", ".nii.gz")) else ""
+    if name.endswith((".nii", ".nii.gz")):
+        return f"named {'.nii.gz' if name.endswith('.gz') else '.nii'}"
+    alike = not item.is_picture and shapes[folder_of(item), _shape(item)] > 1
+    return "named like the slices beside it" if alike else ""
 
 
 def _shape(item: ObjectFacts) -> str:

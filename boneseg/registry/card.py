@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from boneseg.dataset.manifest import Dataset
 from boneseg.evaluate.records import EvaluationResult
+from boneseg.evaluate.report import patients_text
 from boneseg.evaluate.tables import to_markdown
 from boneseg.models.card import ModelCard
 
@@ -63,6 +64,8 @@ def _results(evaluation: EvaluationResult) -> list[str]:
     if evaluation.bone_dice_interval is not None:
         low, high = evaluation.bone_dice_interval
         bone += f" (95 % interval {_number(low)} to {_number(high)})"
+    else:
+        bone += f" ({evaluation.no_interval()})"
     bone += f"; a HU threshold reaches {_number(evaluation.threshold_bone_dice)} there."
     return [bone, to_markdown(evaluation.table("class_wise")), f"All tables and plots: {evaluation.report_uri}"]
 
@@ -75,6 +78,7 @@ def _data(evaluation: EvaluationResult, dataset: Dataset) -> str:
     if spacings:
         slices, pixels = [spacing[0] for spacing in spacings], [spacing[1] for spacing in spacings]
         lines += ["", f"Slices every {_range(slices)} mm, pixels of {_range(pixels)} mm."]
+    lines += ["", patients_text(evaluation)]
     return "\n".join(lines)
 
 

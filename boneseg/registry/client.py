@@ -8,34 +8,44 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
+import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from hashlib import md5
+from pathlib import Path
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 
+import sqlalchemy
+from alembic.util import CommandError
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param, Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
     RESOURCE_ALREADY_EXISTS,
     ErrorCode,
 )
+from mlflow.store.db import utils as tables
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from boneseg.errors import ModelError
+from boneseg.redaction import redacted
 from boneseg.storage.records import Record
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 EXPERIMENT = "boneseg"
 TAG_LIMIT = 4500
 """Characters; MLflow refuses tags of more than 5000."""
-BATCH = 500
-"""Metrics a request; MLflow refuses more than 1000."""
+BATCH, PARAMS = 500, 100
+"""Metrics and settings a request; MLflow refuses more than 1000 and 100."""
+IDENTIFYING = ("model_hash", "evaluation_hash")
+"""Tags by which a run is found again."""
+_DISK_FULL = ("database or disk is full", "disk I/O error")
 
 
 class Version(Record):
@@ -69,17 +79,34 @@ class Registry:
     Every method raises ModelError, with the tracking URI and the fix, where the registry does not answer or refuses.
     """
 
-    def __init__(self, tracking_uri: str) -> None:
+    def __init__(
+        self, tracking_uri: str, shown_as: str | None = None, confirm: Callable[[], None] = lambda: None
+    ) -> None:
+        """Connect.
+
+        Args:
+            tracking_uri: of MLflow.
+            shown_as: where the registry is for a person; none = the tracking URI.
+            confirm: called before a decision is made public, so that two of them cannot both pass.
+        """
         self.tracking_uri = tracking_uri
+        self.address = redacted(shown_as or tracking_uri)
+        """Where the registry is, as it may be shown: without user and password."""
+        self.confirm = confirm
         with self._translated(), _quiet():
             self._client = MlflowClient(tracking_uri, tracking_uri)
-            # The first request creates or migrates the tables of an embedded registry.
             self._client.search_registered_models(max_results=1)
 
-    @property
-    def address(self) -> str:
-        """The tracking URI as it may be shown: without user and password."""
-        return _without_password(self.tracking_uri)
+    def close(self) -> None:
+        """Let go of the file of an embedded registry, and of what MLflow left of it elsewhere."""
+        engines = [SqlAlchemyStore._engine_map.pop(self.tracking_uri, None)]
+        engines.append(getattr(self._client._get_registry_client().store, "engine", None))  # type: ignore[no-untyped-call]
+        for engine in engines:
+            if engine is not None:
+                engine.dispose()
+        lock = md5(self.tracking_uri.encode(), usedforsecurity=False).hexdigest()
+        with suppress(OSError):
+            Path(tempfile.gettempdir(), f"db_init_lock-{lock}").unlink(missing_ok=True)
 
     def names(self) -> tuple[str, ...]:
         """Return the names of all models."""
@@ -128,7 +155,7 @@ class Registry:
     def log_run(
         self, name: str, params: Mapping[str, str], metrics: Sequence[MetricPoint], tags: Mapping[str, str], place: str
     ) -> str:
-        """Record a finished run.
+        """Record a finished run, or find the one with the same tags.
 
         Args:
             name: shown in the list of runs.
@@ -142,17 +169,30 @@ class Registry:
         """
         now = int(time.time() * 1000)
         points = [Metric(point.key, point.value, now, point.step) for point in metrics if math.isfinite(point.value)]
+        notes = {key: value[:TAG_LIMIT] for key, value in tags.items()}
         with self._translated(), _quiet():
-            run = self._client.create_run(self._experiment(place), run_name=name)
-            run_id = str(run.info.run_id)
+            experiment = self._experiment(place)
+            known = self._runs(experiment, notes)
+            for run in known:
+                if run.info.status != "FINISHED":  # a publish was stopped here
+                    self._client.delete_run(run.info.run_id)
+            finished = [str(run.info.run_id) for run in known if run.info.status == "FINISHED"]
+            if finished:
+                return finished[0]
+            run_id = str(self._client.create_run(experiment, run_name=name, tags=notes).info.run_id)
             settings = [Param(key, value[:TAG_LIMIT]) for key, value in params.items()]
-            self._client.log_batch(
-                run_id, params=settings, tags=[RunTag(key, value[:TAG_LIMIT]) for key, value in tags.items()]
-            )
+            for start in range(0, len(settings), PARAMS):
+                self._client.log_batch(run_id, params=settings[start : start + PARAMS])
             for start in range(0, len(points), BATCH):
                 self._client.log_batch(run_id, metrics=points[start : start + BATCH])
             self._client.set_terminated(run_id)
         return run_id
+
+    def _runs(self, experiment: str, tags: Mapping[str, str]) -> list[Run]:
+        """Return the runs with just these tags."""
+        wanted = " and ".join(f"tags.{key} = '{tags[key]}'" for key in IDENTIFYING if key in tags)
+        found = self._client.search_runs([experiment], wanted)
+        return [run for run in found if all(run.data.tags.get(key) == value for key, value in tags.items())]
 
     def _experiment(self, place: str) -> str:
         found = self._client.get_experiment_by_name(EXPERIMENT)
@@ -164,12 +204,46 @@ class Registry:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except MlflowException as error:
-            reason = _without_password(str(error).splitlines()[0].rstrip("."))
-            said = "does not answer" if "failed with exception" in reason else f"answered: {reason}"
-            raise ModelError(
-                f"the model registry at {self.address} {said}; check publish.tracking_uri or MLFLOW_TRACKING_URI"
-            ) from error
+        except (MlflowException, sqlalchemy.exc.SQLAlchemyError) as error:
+            raise ModelError(_explain(error, self.address)) from error
+
+
+def bring_up_to_date(path: Path) -> None:
+    """Make MLflow's tables in a SQLite file, or bring those of an earlier MLflow to this one's.
+
+    Raises:
+        ModelError: a later MLflow made it, or the disk is full.
+    """
+    engine = sqlalchemy.create_engine(f"sqlite:///{path}")
+    try:
+        with _quiet():
+            if not tables._all_tables_exist(engine):  # type: ignore[no-untyped-call]
+                tables._initialize_tables(engine)  # type: ignore[no-untyped-call]
+            elif _revision(engine) != _latest():
+                tables._upgrade_db(engine)  # type: ignore[no-untyped-call]
+    except CommandError as error:
+        raise ModelError("a later version of MLflow wrote the registry; update boneseg") from error
+    except (MlflowException, sqlalchemy.exc.SQLAlchemyError) as error:
+        raise ModelError(_explain(error, str(path.parent))) from error
+    finally:
+        engine.dispose()
+
+
+def _revision(engine: sqlalchemy.Engine) -> str:
+    return str(tables._get_schema_version(engine))  # type: ignore[no-untyped-call]
+
+
+def _latest() -> str:
+    return str(tables._get_latest_schema_revision())  # type: ignore[no-untyped-call]
+
+
+def _explain(error: Exception, address: str) -> str:
+    reason = redacted(str(error).splitlines()[0].rstrip("."))
+    if any(mark in reason for mark in _DISK_FULL):
+        place = Path(os.environ.get("BONESEG_HOME", ".boneseg")).absolute()
+        return f"the disk is full at {place}; free some space or set BONESEG_HOME to another disk, then start again"
+    said = "does not answer" if "failed with exception" in reason else f"answered: {reason}"
+    return f"the model registry at {address} {said}; check publish.tracking_uri or MLFLOW_TRACKING_URI"
 
 
 def _version(item: ModelVersion, aliases: Mapping[str, str]) -> Version:
@@ -185,13 +259,9 @@ def _version(item: ModelVersion, aliases: Mapping[str, str]) -> Version:
 
 
 def _safe(name: str) -> str:
-    if not name or any(mark in name for mark in "/:'\"%@ "):
+    if not name or not name.isprintable() or any(mark in name for mark in "/:'\"%@ "):
         raise ModelError(f"model name {name!r} must not be empty nor hold spaces, quotes or any of / : @ %")
     return name
-
-
-def _without_password(text: str) -> str:
-    return re.sub(r"://[^/@\s]*@", "://", text)
 
 
 @contextmanager

@@ -1,11 +1,13 @@
-"""Who is champion: the first model, then whoever is better on the same frozen test set."""
+"""Who is champion: the first model, then whoever is surely better on the same frozen test set."""
 
 from __future__ import annotations
 
 import math
 
-from boneseg.metrics.statistics import paired_difference, summarise
+from boneseg.metrics.statistics import GAINS, SHARES, paired_difference, summarise, too_few
 from boneseg.storage.records import Record
+
+BY_HAND = "'boneseg publish --promote'"
 
 
 class Score(Record):
@@ -31,17 +33,22 @@ class Decision(Record):
 def decide(candidate: Score, champion: Score | None, min_gain: float = 0.0, lost: str | None = None) -> Decision:
     """Compare the mean bone Dice of two models over the series on which both have one.
 
+    The new model rises where the 95 % interval of the paired difference, over patients, lies above ``min_gain``: of
+    equal models 2 or 3 in 100 do. With too few patients for an interval none does by itself.
+
     Args:
         candidate: the new model.
         champion: the champion so far, measured on the same test set; none where there is none to compare with.
-        min_gain: the mean must rise by more than this; equal models leave the champion in place.
+        min_gain: the interval of the gain must lie above this.
         lost: reference of a champion whose files are gone from the bucket.
 
     Raises:
         ValueError: the two were measured on different test sets.
     """
     new = candidate.reference
-    own = summarise(list(candidate.by_series.values()), _patients(candidate, list(candidate.by_series)), resamples=100)
+    own = summarise(
+        list(candidate.by_series.values()), _patients(candidate, list(candidate.by_series)), 100, bounds=SHARES
+    )
     measured = f"a mean bone Dice of {own.mean:.4f} over {own.series} test series"
     if not own.series:
         return _stays(f"{new} stays challenger because no test series gives it a bone Dice to judge it by.")
@@ -60,22 +67,34 @@ def _compare(candidate: Score, champion: Score, min_gain: float) -> Decision:
     new, old = candidate.reference, champion.reference
     both = [series for series in candidate.by_series if series in champion.by_series]
     first, second = [candidate.by_series[series] for series in both], [champion.by_series[series] for series in both]
-    gain = paired_difference(first, second, _patients(candidate, both))
+    gain = paired_difference(first, second, _patients(candidate, both), bounds=GAINS)
     if not gain.series:
         return _rises(
             f"{new} becomes champion because {old}, champion so far, has no bone Dice on the present test set."
         )
     pairs = [pair for pair in zip(first, second, strict=True) if not any(map(math.isnan, pair))]
     means = [math.fsum(values) / len(pairs) for values in zip(*pairs, strict=True)]
-    interval = "" if math.isnan(gain.low) else f", 95 % interval {gain.low:+.4f} to {gain.high:+.4f}"
     numbers = (
         f"its mean bone Dice of {means[0]:.4f} against {means[1]:.4f} of {old} on the same {len(pairs)} test series "
-        f"({gain.mean:+.4f}{interval})"
+        f"({gain.mean:+.4f}"
     )
-    needed = f"a gain of more than {min_gain:.4f}" if min_gain else "a gain"
-    if gain.mean > min_gain:
+    if math.isnan(gain.low):
+        return _stays(
+            f"{new} stays challenger because {numbers}) may be chance: {too_few(gain.patients)}; if you know better, "
+            f"{BY_HAND} makes it champion."
+        )
+    numbers += f", 95 % interval {gain.low:+.4f} to {gain.high:+.4f})"
+    needed = f"a gain that is surely more than {min_gain:.4f}" if min_gain else "a sure gain"
+    if gain.low > min_gain:
         return _rises(f"{new} becomes champion because {numbers} is {needed}.")
     return _stays(f"{new} stays challenger because {numbers} is not {needed}.")
+
+
+def by_hand(reference: str, measured: Decision) -> Decision:
+    """Return the decision of a person who promotes a model whatever was measured, which the reason keeps."""
+    if measured.promoted:
+        return measured
+    return _rises(f"{reference} becomes champion because a person decided so ({BY_HAND}); measured: {measured.reason}")
 
 
 def _patients(score: Score, series: list[str]) -> list[str]:

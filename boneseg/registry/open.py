@@ -2,87 +2,96 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import os
-import sqlite3
-from collections.abc import Iterator
+import random
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TypeVar
 
 from boneseg.errors import ModelError
+from boneseg.redaction import split_user
+from boneseg.registry import database
 from boneseg.registry.client import Registry
+from boneseg.registry.turn import TurnLostError, my_turn
 from boneseg.settings.schema import PublishSettings
-from boneseg.storage import layout
-from boneseg.storage.hashing import sha256_file
 from boneseg.storage.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+ATTEMPTS = 30
 
 
 @contextmanager
-def open_registry(settings: PublishSettings, workspace: Workspace) -> Iterator[Registry]:
-    """Open the registry: ``publish.tracking_uri``, else ``MLFLOW_TRACKING_URI``, else the bucket's own.
+def read_registry(settings: PublishSettings, workspace: Workspace) -> Iterator[Registry | None]:
+    """Open the registry to look up: ``publish.tracking_uri``, else ``MLFLOW_TRACKING_URI``, else the bucket's own.
 
-    The bucket's own is a SQLite file, fetched to the work folder and put back where something changed, so that every
-    machine that sees the bucket knows the same champion. It takes one writer at a time.
+    Nothing is changed, in the bucket or on this machine. None = nothing was published in this bucket yet.
 
     Raises:
-        ModelError: the registry does not answer, or somebody else wrote to the bucket's own meanwhile.
+        ModelError: the registry does not answer, or is damaged.
     """
-    uri = settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    uri = _server(settings)
     if uri:
         yield Registry(uri)
         return
-    workspace.folder.mkdir(parents=True, exist_ok=True)
-    path = workspace.folder / f"mlflow-{workspace.store.bucket}.db"
-    known = _fetch(workspace, path)
-    registry = Registry(f"sqlite:///{path}")
-    before = sha256_file(path)
-    yield registry
-    if known is None or sha256_file(path) != before:
-        _put_back(workspace, path, known)
+    found = database.find(workspace)
+    if found.data is None:
+        yield None
+        return
+    with database.opened(workspace, found.data) as (registry, _):
+        yield registry
 
 
-def _fetch(workspace: Workspace, path: Path) -> str | None:
-    """Bring the local copy up to the bucket's; return the ETag of the bucket's, none where it has none."""
-    kept = workspace.store.stat(layout.REGISTRY_STATE)
-    if kept is None:
-        if _etag_file(path).read_text():  # the bucket was emptied since: so is its registry
-            path.unlink(missing_ok=True)
-            _etag_file(path).unlink()
-        return None
-    if not path.is_file() or _etag_file(path).read_text() != kept.etag:
-        fetched = path.with_suffix(".fetched")
-        workspace.store.download(layout.REGISTRY_STATE, fetched)
-        _copy(fetched, path)
-        fetched.unlink()
-        _etag_file(path).write_text(kept.etag)
-    return kept.etag
+def change_registry(settings: PublishSettings, workspace: Workspace, work: Callable[[Registry], Result]) -> Result:
+    """Change the registry as if nobody else did at the same time, and return what ``work`` returns.
+
+    The bucket's own is changed in a private copy, which takes the place of the bucket's whole and only if that one is
+    still the same; else ``work`` is called again on the newer one. Work stopped at any point has changed nothing. On an
+    MLflow server one publish of a bucket waits for the other.
+
+    Args:
+        settings: which registry.
+        workspace: the bucket.
+        work: what to do; it may be called several times, and calls ``confirm`` of the registry before it decides.
+
+    Raises:
+        ModelError: the registry does not answer, refuses or is damaged, or others keep being faster.
+    """
+    uri = _server(settings)
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            log.info("publish: somebody else published at the same time; deciding again on the newer registry")
+            time.sleep(random.uniform(0, 0.1 * 2 ** min(attempt, 5)))
+        if uri:
+            try:
+                with my_turn(workspace, settings.model_name) as confirm:
+                    return work(Registry(uri, confirm=confirm))
+            except TurnLostError:
+                continue
+        found = database.find(workspace)
+        with database.opened(workspace, found.data) as (registry, path):
+            before = path.read_bytes()
+            result = work(registry)
+            registry.close()
+            after = path.read_bytes()
+        if after == before and not found.healed:
+            database.mirror(workspace)
+            return result
+        if database.put(workspace, after, found.etag):
+            return result
+    raise ModelError("others publish to this registry all the time; publish again when they are done")
 
 
-def _put_back(workspace: Workspace, path: Path, known: str | None) -> None:
-    now = workspace.store.stat(layout.REGISTRY_STATE)
-    if (now.etag if now else None) != known:
-        raise ModelError(
-            f"the registry in bucket {workspace.store.bucket} was changed by somebody else at the same time; publish "
-            "again, or set publish.tracking_uri to an MLflow server that takes several writers"
-        )
-    snapshot = path.with_suffix(".snapshot")
-    _copy(path, snapshot)
-    workspace.store.upload(snapshot, layout.REGISTRY_STATE)
-    snapshot.unlink()
-    stored = workspace.store.stat(layout.REGISTRY_STATE)
-    _etag_file(path).write_text(stored.etag if stored else "")
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a database whole, also into one that MLflow holds open."""
-    with (
-        contextlib.closing(sqlite3.connect(source)) as reading,
-        contextlib.closing(sqlite3.connect(target)) as writing,
-    ):
-        reading.backup(writing)
-
-
-def _etag_file(path: Path) -> Path:
-    file = path.with_suffix(".etag")
-    file.touch()
-    return file
+def _server(settings: PublishSettings) -> str | None:
+    """Return the tracking URI. User and password of a web address go where MLflow puts them into no message."""
+    uri = settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or None
+    if uri is None or not uri.lower().startswith("http"):
+        return uri
+    plain, user, password = split_user(uri)
+    if user:
+        os.environ.setdefault("MLFLOW_TRACKING_USERNAME", user)
+        os.environ.setdefault("MLFLOW_TRACKING_PASSWORD", password)
+    return plain

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from boneseg.dataset.manifest import Dataset
 from boneseg.dataset.shards import load_dataset
-from boneseg.errors import ModelError
-from boneseg.evaluate.records import EvaluationResult, load_evaluation
+from boneseg.errors import ModelError, RecordError, StoreError
+from boneseg.evaluate.records import EvaluationResult, evaluation_identity, load_evaluation
 from boneseg.models.card import CARD_FILE, ModelCard
 from boneseg.registry.card import CARD_README, model_card
 from boneseg.registry.client import CHALLENGER, CHAMPION, MetricPoint, Registry, Version
-from boneseg.registry.gate import Decision, Score, decide
-from boneseg.registry.open import open_registry
-from boneseg.settings.schema import RunSettings
-from boneseg.storage import layout
+from boneseg.registry.gate import Decision, Score, by_hand, decide
+from boneseg.registry.open import change_registry, read_registry
+from boneseg.settings.schema import RunSettings, Split
+from boneseg.storage.published import Published, read_published, write_published
 from boneseg.storage.records import Record
 from boneseg.storage.workspace import Workspace
 from boneseg.version import code_version
@@ -44,20 +44,61 @@ class PublishResult(Record):
     tracking_uri: str
 
 
-def publish(
-    workspace: Workspace, model_uri: str, evaluation_uri: str, dataset_uri: str, settings: RunSettings
-) -> PublishResult:
-    """Register a model and make it champion if it is better than the present one on the same frozen test set.
+@dataclass(frozen=True)
+class _Given:
+    """What is published."""
 
-    Publishing the same model with the same evaluation again changes nothing. The data's fingerprint is written down
-    last, so that the next scheduled run knows what this one has used.
+    model_uri: str
+    card: ModelCard
+    evaluation: EvaluationResult
+    dataset_uri: str
+    dataset: Dataset
+
+
+def publish(
+    workspace: Workspace,
+    model_uri: str,
+    evaluation_uri: str,
+    dataset_uri: str,
+    settings: RunSettings,
+    promote: bool = False,
+) -> PublishResult:
+    """Register a model and make it champion if it is surely better than the present one on the same frozen test set.
+
+    Publishing the same model with the same evaluation again changes nothing; stopped at any point and started again it
+    ends as if it had not been stopped. The data's fingerprint is written down last, so that the next scheduled run
+    knows what this one has used.
+
+    Args:
+        workspace: bucket and local folder.
+        model_uri: ``s3://bucket/models/<hash>/``.
+        evaluation_uri: of the model on the dataset's test set.
+        dataset_uri: as prepare returned it.
+        settings: ``publish`` says under which name and where.
+        promote: a person's decision: it becomes champion whatever was measured.
 
     Raises:
         StoreError: model, evaluation or dataset are not in the bucket.
-        ModelError: the evaluation is of another model, or the registry refuses.
+        ModelError: the evaluation is of another model or test set, or the registry refuses.
+        RecordError: model card, evaluation or dataset are damaged or were changed by hand.
     """
     store, name = workspace.store, settings.publish.model_name
-    card_key = store.key(model_uri).rstrip("/") + f"/{CARD_FILE}"
+    _, state = read_published(store, name)
+    given = _checked(workspace, model_uri.rstrip("/") + "/", evaluation_uri, dataset_uri)
+    result, decision = change_registry(
+        settings.publish, workspace, lambda registry: _publish(workspace, registry, given, settings, promote)
+    )
+    fingerprint, dataset_hash = given.dataset.fingerprint, given.dataset.dataset_hash
+    reference = f"{name}:{result.version}"
+    write_published(store, name, Published(fingerprint=fingerprint, dataset_hash=dataset_hash, model=reference), state)
+    log.info("publish: %s", decision.reason)
+    return result
+
+
+def _checked(workspace: Workspace, model_uri: str, evaluation_uri: str, dataset_uri: str) -> _Given:
+    """Read what is published, and make sure that it belongs together."""
+    store = workspace.store
+    card_key = store.key(model_uri) + CARD_FILE
     card = ModelCard.read(store.read(card_key), store.uri(card_key), "train the model again")
     evaluation = load_evaluation(workspace, evaluation_uri)
     dataset = load_dataset(workspace, dataset_uri)
@@ -66,21 +107,44 @@ def publish(
             f"{evaluation_uri} measures model {evaluation.model_hash}, not {card.model_hash}; "
             f"evaluate {model_uri} first"
         )
-    with open_registry(settings.publish, workspace) as registry:
-        version = _registered(registry, name, model_uri, card, evaluation, dataset, workspace)
-        if DECIDED in version.tags:
-            decision = Decision(promoted=version.tags[DECIDED] == PROMOTED, reason=version.tags[REASON])
-        else:
-            decision = _decision(workspace, registry, version, evaluation, dataset_uri, settings)
-            readme = model_card(card, evaluation, dataset, model_uri, name)
-            readme_key = store.key(model_uri).rstrip("/") + f"/{CARD_README}"
-            store.write(readme_key, readme.encode(), content_type="text/markdown")
-            _conclude(registry, version, decision, readme)
-        champion = registry.at_alias(name, CHAMPION)
-    state = {"fingerprint": dataset.fingerprint, "dataset_hash": dataset.dataset_hash, "model": version.reference}
-    store.write(layout.PUBLISHED_STATE, json.dumps(state, indent=1).encode(), content_type="application/json")
-    log.info("publish: %s", decision.reason)
-    return PublishResult(
+    if evaluation.test_hash != dataset.test_hash:
+        raise ModelError(
+            f"{evaluation_uri} was made on test set {evaluation.test_hash}, but that of dataset "
+            f"{dataset.dataset_hash} is {dataset.test_hash}; evaluate {model_uri} again with 'boneseg evaluate'"
+        )
+    named = evaluation_identity(card.model_hash, dataset.test_hash, evaluation.settings)
+    if evaluation.evaluation_hash != named:
+        log.info("publish: %s was made by another version; measuring anew", evaluation_uri)
+        evaluation = _evaluate(workspace, model_uri, dataset_uri, evaluation)
+    strangers = {row.series for row in evaluation.series} - {shard.series for shard in dataset.of(Split.TEST)}
+    others = [row.series for row in evaluation.series if row.network.method != card.model_hash]
+    if strangers or others:
+        what = "series that are not in the test set" if strangers else "measurements of another model"
+        raise ModelError(f"{evaluation_uri} holds {what}; delete it and evaluate again with 'boneseg evaluate'")
+    return _Given(model_uri, card, evaluation, dataset_uri, dataset)
+
+
+def _publish(
+    workspace: Workspace, registry: Registry, given: _Given, settings: RunSettings, promote: bool
+) -> tuple[PublishResult, Decision]:
+    """Register and decide; called again where somebody else published meanwhile."""
+    store, name = workspace.store, settings.publish.model_name
+    version = _registered(registry, name, given, workspace)
+    if DECIDED in version.tags:
+        decision = Decision(promoted=version.tags[DECIDED] == PROMOTED, reason=version.tags[REASON])
+    else:
+        decision = _decision(workspace, registry, version, given, settings)
+    champion = registry.at_alias(name, CHAMPION)
+    to_promote = promote and (champion is None or champion.version != version.version)
+    if to_promote:
+        decision = by_hand(version.reference, decision)
+    if to_promote or DECIDED not in version.tags:
+        readme = model_card(given.card, given.evaluation, given.dataset, given.model_uri, name)
+        store.write(store.key(given.model_uri) + CARD_README, readme.encode(), content_type="text/markdown")
+        registry.confirm()
+        _conclude(registry, version, decision, readme)
+    champion = registry.at_alias(name, CHAMPION)
+    result = PublishResult(
         name=name,
         version=version.version,
         promoted=decision.promoted,
@@ -89,6 +153,7 @@ def publish(
         run_id=version.run_id,
         tracking_uri=registry.address,
     )
+    return result, decision
 
 
 def resolve(workspace: Workspace, ref: str, settings: RunSettings) -> Path:
@@ -114,19 +179,19 @@ def resolve(workspace: Workspace, ref: str, settings: RunSettings) -> Path:
         raise ModelError(
             f"there is no folder {ref}; name a model's folder, an s3:// URI or a reference such as bone@champion"
         )
-    with open_registry(settings.publish, workspace) as registry:
+    with read_registry(settings.publish, workspace) as registry:
         source = _find(registry, ref).source
     return fetch_model(workspace, source)
 
 
-def _find(registry: Registry, ref: str) -> Version:
+def _find(registry: Registry | None, ref: str) -> Version:
     name, at, alias = ref.partition("@")
     number = ""
     if not at:
         name, _, number = ref.partition(":")
         alias = "" if number else CHAMPION
-    names = registry.names()
-    if name not in names:
+    names = registry.names() if registry is not None else ()
+    if registry is None or name not in names:
         known = f"there are {', '.join(names)}" if names else "nothing is published yet, run 'boneseg publish' first"
         raise ModelError(f"the registry has no model {name!r}; {known}")
     versions = registry.versions(name)
@@ -139,22 +204,16 @@ def _find(registry: Registry, ref: str) -> Version:
     raise ModelError(f"model {name!r} has no {'version ' + number if number else 'alias ' + alias}; there are {known}")
 
 
-def _registered(
-    registry: Registry,
-    name: str,
-    model_uri: str,
-    card: ModelCard,
-    evaluation: EvaluationResult,
-    dataset: Dataset,
-    workspace: Workspace,
-) -> Version:
+def _registered(registry: Registry, name: str, given: _Given, workspace: Workspace) -> Version:
     """Return the version of this model with this evaluation, made if it is not there."""
+    card, evaluation, dataset = given.card, given.evaluation, given.dataset
     for version in registry.versions(name):
-        if (version.source, version.tags.get(EVALUATION_HASH)) == (model_uri, evaluation.evaluation_hash):
+        same = (version.source.rstrip("/"), version.tags.get(EVALUATION_HASH))
+        if same == (given.model_uri.rstrip("/"), evaluation.evaluation_hash):
             return version
     lineage = {
         "model_hash": card.model_hash,
-        "model_uri": model_uri,
+        "model_uri": given.model_uri,
         "dataset_hash": dataset.dataset_hash,
         "trained_on_dataset": card.dataset_hash,
         "test_hash": evaluation.test_hash,
@@ -168,24 +227,19 @@ def _registered(
     run_id = registry.log_run(
         card.run, _params(card), _metrics(card, evaluation), lineage, workspace.store.uri("mlflow")
     )
-    return registry.create_version(name, model_uri, run_id, lineage)
+    return registry.create_version(name, given.model_uri, run_id, lineage)
 
 
 def _decision(
-    workspace: Workspace,
-    registry: Registry,
-    version: Version,
-    evaluation: EvaluationResult,
-    dataset_uri: str,
-    settings: RunSettings,
+    workspace: Workspace, registry: Registry, version: Version, given: _Given, settings: RunSettings
 ) -> Decision:
-    """Compare a version with the champion, measured anew where the test set has grown since."""
+    """Compare a version with the champion, measured anew where its evaluation is of another test set or version."""
     champion = registry.at_alias(version.name, CHAMPION)
-    candidate = _score(version.reference, evaluation)
+    candidate = _score(version.reference, given.evaluation)
     gain = settings.publish.min_gain
     if champion is None:
         return decide(candidate, None, gain)
-    if champion.version == version.version:  # interrupted between the alias and the last tag
+    if champion.version == version.version and REASON in version.tags:  # stopped between the alias and the last tag
         return Decision(promoted=True, reason=version.tags[REASON])
     if not champion.source.startswith(workspace.store.uri("")):
         raise ModelError(
@@ -194,14 +248,27 @@ def _decision(
         )
     if not workspace.store.exists(workspace.store.key(champion.source).rstrip("/") + f"/{CARD_FILE}"):
         return decide(candidate, None, gain, lost=champion.reference)
-    if champion.tags.get("test_hash") == evaluation.test_hash:
-        measured = load_evaluation(workspace, champion.tags[EVALUATION_URI])
-    else:
-        from boneseg.evaluate.evaluate import evaluate  # loads torch: seconds that most calls need not wait
-
-        log.info("publish: measuring the champion %s on the present test set", champion.reference)
-        measured = evaluate(workspace, champion.source, dataset_uri, settings.evaluate)
+    measured = _champions(workspace, champion, given)
     return decide(candidate, _score(champion.reference, measured), gain)
+
+
+def _champions(workspace: Workspace, champion: Version, given: _Given) -> EvaluationResult:
+    """Return the champion's evaluation with the code, settings and test set of the new model's."""
+    model_hash = champion.source.rstrip("/").rpartition("/")[2]
+    wanted = evaluation_identity(model_hash, given.evaluation.test_hash, given.evaluation.settings)
+    if champion.tags.get(EVALUATION_HASH) == wanted:
+        try:
+            return load_evaluation(workspace, champion.tags[EVALUATION_URI])
+        except (RecordError, StoreError) as error:
+            log.warning("%s", error)
+    log.info("publish: measuring the champion %s as the new model was measured", champion.reference)
+    return _evaluate(workspace, champion.source, given.dataset_uri, given.evaluation)
+
+
+def _evaluate(workspace: Workspace, model_uri: str, dataset_uri: str, like: EvaluationResult) -> EvaluationResult:
+    from boneseg.evaluate.evaluate import evaluate  # loads torch: seconds that most calls need not wait
+
+    return evaluate(workspace, model_uri, dataset_uri, like.settings)
 
 
 def _conclude(registry: Registry, version: Version, decision: Decision, readme: str) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Mapping
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from boneseg.errors import SettingsError
+from boneseg.redaction import HIDDEN, SECRET_NAMES, holds_password, redacted
 from boneseg.settings.schema import RunSettings
 
 
@@ -32,7 +32,7 @@ def load_settings(path: Path | None = None, overrides: tuple[str, ...] = ()) -> 
         except OSError as error:
             raise SettingsError(f"{path}: cannot read the settings file ({error.strerror})") from error
         except yaml.YAMLError as error:
-            raise SettingsError(f"{path}: not valid YAML: {error}") from error
+            raise SettingsError(f"{path}: not valid YAML: {redacted(str(error))}") from None
         if not isinstance(values, dict):
             raise SettingsError(f"{path}: settings must be a mapping such as 'train: {{epochs: 3}}'")
     for override in overrides:
@@ -55,20 +55,26 @@ def parse_settings(values: dict[str, Any] | str, source: str = "settings") -> Ru
         key = ".".join(str(part) for part in first["loc"])
         known = _known_keys(first["loc"][:-1]) if first["type"] == "extra_forbidden" else ""
         reason = f"unknown key; known are {known}" if known else str(first["msg"]).removeprefix("Value error, ")
-        raise SettingsError(f"{source}: {key or 'value'} = {first['input']!r}: {reason}") from error
+        # Not "from error": its text holds the value as it is.
+        raise SettingsError(f"{source}: {key or 'value'} = {_shown(key, first['input'])}: {reason}") from None
+
+
+def _shown(key: str, value: Any) -> str:
+    """Return a refused value as it may be shown: without passwords."""
+    if SECRET_NAMES.search(key) or (isinstance(value, str) and holds_password(value)):
+        return HIDDEN
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name!r}: {_shown(f'{key}.{name}', inner)}" for name, inner in value.items()) + "}"
+    return redacted(repr(value))
 
 
 def form_overrides(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Turn the fields of a form, by ``section.key``, into overrides: those that are not empty, 0 or the usual default.
+    """Turn the fields of a form, by ``section.key``, into overrides.
 
-    A field left as it is says nothing, so that the recipe decides.
+    An empty field, or 0 for a number, says nothing, so that the recipe decides; anything else is what the user wants,
+    also where it happens to be the usual default.
     """
-    usual = RunSettings().model_dump(mode="json")
-
-    def default(key: str) -> Any:
-        return reduce(lambda section, name: section[name], key.split("."), usual)
-
-    return tuple(f"{key}={json.dumps(value)}" for key, value in values.items() if value and value != default(key))
+    return tuple(f"{key}={json.dumps(value)}" for key, value in values.items() if value)
 
 
 def _known_keys(location: tuple[int | str, ...]) -> str:
@@ -84,15 +90,20 @@ def _known_keys(location: tuple[int | str, ...]) -> str:
 def _apply(values: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
-        raise SettingsError(f"override {override!r} must look like train.epochs=3")
+        raise SettingsError(f"override {_override(override)} must look like train.epochs=3")
     *sections, last = key.strip().split(".")
     target = values
     for section in sections:
         inner = target.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise SettingsError(f"override {override!r}: {section} holds a value, not a section")
+            raise SettingsError(f"override {_override(override)}: {section} holds a value, not a section")
         target = inner
     try:
         target[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"override {override!r}: the value is not valid YAML") from error
+    except yaml.YAMLError:
+        raise SettingsError(f"override {_override(override)}: the value is not valid YAML") from None
+
+
+def _override(text: str) -> str:
+    key, separator, value = text.partition("=")
+    return repr(f"{key}{separator}{HIDDEN}") if separator and holds_password(value) else repr(redacted(text))

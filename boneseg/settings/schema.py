@@ -5,10 +5,11 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from boneseg.identity import stable_hash
 from boneseg.pairs import refusal
+from boneseg.redaction import holds_password
 from boneseg.scheme import CLASSES
 from boneseg.settings.recipes import RECIPES, merged
 
@@ -49,6 +50,13 @@ class StoreSettings(Section):
     raw_prefix: str = "raw/"
     """Where in the bucket the CT series and labels are."""
     region: str = "us-east-1"
+
+    @field_validator("endpoint")
+    @classmethod
+    def _no_password(cls, endpoint: str | None) -> str | None:
+        if endpoint is not None and holds_password(endpoint):
+            raise ValueError("no user, password or token here: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead")
+        return endpoint
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -95,7 +103,7 @@ class PrepareSettings(Section):
     max_tilt_degrees: Annotated[float, Field(ge=0, le=45)] = 1.0
     """Largest gantry tilt: angle between the slice normal and the line along which slices are stacked."""
     parallel: Annotated[int, Field(ge=0)] = 0
-    """Series prepared at the same time; 0 = one per core."""
+    """Series prepared at the same time; 0 = one per CPU that the process may use."""
     splits: SplitSettings = SplitSettings()
 
     @model_validator(mode="after")
@@ -158,7 +166,8 @@ class TrainSettings(Section):
 
     epochs: Annotated[int, Field(ge=1)] = 20
     steps_per_epoch: Annotated[int, Field(ge=1)] | None = None
-    """Optimizer steps an epoch, over all workers alike; none = every training slice once."""
+    """Optimizer steps an epoch, over all workers alike; none = as many as show one crop per training slice.
+    Which slices these are, ``bone_share`` decides: with 0 it is every slice once."""
     batch_size: Annotated[int, Field(ge=1)] = 8
     """Slices a step and worker."""
     crop: Annotated[int, Field(ge=32, multiple_of=32)] = 192
@@ -232,9 +241,19 @@ class PublishSettings(Section):
 
     model_name: str = "bone"
     tracking_uri: str | None = None
-    """MLflow tracking URI; none = SQLite in the work folder."""
+    """MLflow tracking URI, without user and password; none = SQLite in the bucket."""
     min_gain: float = 0.0
-    """How much the mean bone Dice over series must rise above the champion's."""
+    """The 95 % interval of the gain of mean bone Dice over the champion must lie above this."""
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _no_password(cls, uri: str | None) -> str | None:
+        if uri is not None and holds_password(uri):
+            raise ValueError(
+                "no user, password or token here: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or "
+                "MLFLOW_TRACKING_TOKEN) instead, or for a database all of it as MLFLOW_TRACKING_URI"
+            )
+        return uri
 
 
 class RunSettings(Section):

@@ -1,15 +1,27 @@
 """Names of everything boneseg keeps in a bucket. Raw data aside, a name holds the hash of its content."""
 
-OBJECTS_STATE = "state/objects.json"
-"""What pull knows of each raw object, so that the next pull reads only what changed."""
+PRIVATE_STATE = "state/private.json"
+"""Where beside the raw data the bucket keeps what leads back to people: see ``storage.private``."""
 SPLITS_STATE = "state/splits.json"
 """Key of patient, study or pixels -> split, frozen at first sight."""
-PATIENT_KEY_STATE = "state/patient-key"
-"""Secret of the keyed hash that stands for a patient; beside the raw data it protects, used if none is given."""
+EARLIER_PATIENT_KEY, EARLIER_OBJECTS = "state/patient-key", "state/objects.json"
+"""Where earlier versions kept them: outside the raw data."""
 PUBLISHED_STATE = "state/published.json"
-"""Data fingerprint of the last published run: what a scheduled run compares with."""
+"""What ``published`` holds, of before there was one a model name."""
 REGISTRY_STATE = "state/registry.db"
 """The embedded model registry: MLflow's SQLite file."""
+REGISTRY_COPY = "state/registry-copy.db"
+"""Its last good version, used where the registry itself is damaged."""
+
+
+def published(name: str) -> str:
+    """Key of the data fingerprint last published under a model name: what a scheduled run compares with."""
+    return f"state/published/{name}.json"
+
+
+def publishing(name: str) -> str:
+    """Key of whose turn it is to publish under a model name on an MLflow server."""
+    return f"state/publishing/{name}"
 
 
 def catalogue(fingerprint: str) -> str:
@@ -40,6 +52,11 @@ def sweep(name: str, file: str = "") -> str:
 def model(model_hash: str, file: str = "") -> str:
     """Key of a file of a model: ``model.safetensors`` or ``card.json`` (written last)."""
     return f"models/{model_hash}/{file}"
+
+
+def failure(name: str) -> str:
+    """Key of the note that a step of a pipeline run failed in a way that a retry cannot mend."""
+    return f"state/failures/{name}.json"
 
 
 def weights(encoder: str, file: str = "") -> str:

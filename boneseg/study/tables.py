@@ -211,11 +211,17 @@ def _networks(results: Results) -> Table:
         name="networks",
         title="The networks, and bone Dice over series",
         protocol=PATIENT,
-        note="Bone Dice at full resolution: one value a series, then the mean and its 95 % bootstrap interval over "
-        "patients; there is no interval with one patient.",
+        note="Bone Dice at full resolution: one value a series, then the mean and its 95 % interval over patients (the "
+        f"wider of t and bootstrap-t).{_why_none(results)}",
         columns=columns,
         rows=tuple(rows),
     )
+
+
+def _why_none(results: Results) -> str:
+    """Say why networks have no interval, where one has none."""
+    lacking = [found.evaluation for found in results.finished if found.evaluation.bone_dice_interval is None]
+    return f" {lacking[0].no_interval()}." if lacking else ""
 
 
 def _heads() -> tuple[Column, Column]:

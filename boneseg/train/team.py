@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -54,12 +53,10 @@ class Team:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def wait(self) -> None:
-        """Return when every process is here."""
-        if self.size > 1:
-            dist.barrier()
-
-
-def cpu_threads(processes: int) -> int:
-    """Return how many threads each of some processes on this machine should compute with."""
-    return max(1, torch.get_num_threads() // processes)
+    def gather(self, value: Any) -> list[Any]:
+        """Return every process's value, in order of rank, in every process."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 from typing import Any
 
+from boneseg.cells import csv_text
 from boneseg.dataset.manifest import Dataset
 from boneseg.dataset.shards import load_dataset
 from boneseg.errors import ModelError, RecordError
@@ -76,7 +75,7 @@ def tune(workspace: Workspace, dataset_uri: str, settings: RunSettings) -> TuneR
         ModelError: every trial failed.
     """
     dataset = load_dataset(workspace, dataset_uri)
-    name = _sweep_name(dataset, settings)
+    name = sweep_name(dataset, settings)
     text = workspace.store.read_if_there(layout.sweep(name, RESULT_FILE))
     if text is not None:
         try:
@@ -100,7 +99,7 @@ def tune(workspace: Workspace, dataset_uri: str, settings: RunSettings) -> TuneR
     return result
 
 
-def _sweep_name(dataset: Dataset, settings: RunSettings) -> str:
+def sweep_name(dataset: Dataset, settings: RunSettings) -> str:
     values = settings.model_dump(mode="json")
     decides = [identities.TUNE.select(values["tune"]), dataset.dataset_hash]
     decides += [identities.MODEL.hash(values["model"]), identities.SWEEP_TRAIN.hash(values["train"])]
@@ -132,11 +131,8 @@ def _rank(row: TrialRow) -> tuple[bool, float]:
 
 
 def _table(rows: list[TrialRow]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(TrialRow.model_fields))
-    writer.writeheader()
-    writer.writerows(row.model_dump() for row in rows)
-    return text.getvalue().encode()
+    heads = list(TrialRow.model_fields)
+    return csv_text([heads, *([getattr(row, head) for head in heads] for row in rows)]).encode()
 
 
 def _clean(workspace: Workspace, dataset: Dataset, settings: RunSettings, outcomes: list[Outcome]) -> None:

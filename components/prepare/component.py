@@ -11,6 +11,7 @@ from components.base import component
 def prepare(
     settings: str,
     catalogue_uri: str,
+    splits_hash: str,
     code_version: str,
     dataset: dsl.Output[dsl.Dataset],
 ) -> NamedTuple("Prepared", [("dataset_uri", str), ("dataset_hash", str), ("test_hash", str)]):  # type: ignore[valid-type]
@@ -19,6 +20,7 @@ def prepare(
     Args:
         settings: Settings of the run as JSON.
         catalogue_uri: Catalogue that pull wrote.
+        splits_hash: Part of the cache key: splits that are decided stay.
         code_version: Part of the cache key.
         dataset: Where the dataset is, how large it is, and what was left out.
 
@@ -31,10 +33,11 @@ def prepare(
 
     from boneseg.dataset.prepare import prepare
     from boneseg.settings.loading import parse_settings
-    from boneseg.storage.open import open_workspace
+    from boneseg.steps import step
 
     run = parse_settings(settings)
-    result = prepare(open_workspace(run), catalogue_uri, run.prepare)
+    with step("prepare", run) as workspace:
+        result = prepare(workspace, catalogue_uri, run.prepare)
     Path(dataset.path).write_bytes(result.to_json())
     dataset.metadata.update(dataset_uri=result.dataset_uri, dataset_hash=result.dataset_hash, series=result.series)
     return (result.dataset_uri, result.dataset_hash, result.test_hash)

@@ -9,7 +9,7 @@ from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
 
 from boneseg.dicom.header import read_header
-from boneseg.dicom.segmentation import read_references
+from boneseg.dicom.segmentation_frames import read_seg_header
 from boneseg.dicom.segmentation_references import references_of
 from boneseg.dicom.segmentation_write import write_segmentation
 from boneseg.ingest.facts import inspect
@@ -54,7 +54,7 @@ def test_a_seg_tells_the_series_and_images_that_it_was_drawn_on(tmp_path: Path, 
         write_segmentation(path, label(), geometry, files)
     header = read_header(files[0])
     assert header is not None
-    found = read_references(path)
+    found = read_seg_header(path).references
     own = {str(pydicom.dcmread(file).SOPInstanceUID) for file in files}
     assert (found.series, found.frame_of_reference) == (header.series_uid, header.frame_of_reference)
     assert found.images

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from boneseg.errors import SeriesError
+from boneseg.errors import LabelError, SeriesError
 from boneseg.ingest.checks import check_label, check_values
 
 
@@ -55,3 +55,46 @@ def test_a_label_on_air_is_refused() -> None:
 def test_bone_as_dark_as_tissue_is_a_warning() -> None:
     hu, label = body()
     assert "does the label belong to this series" in check_label(np.minimum(hu, 45), label)[0]
+
+
+def skeleton() -> tuple[np.ndarray, np.ndarray]:
+    """Return HU and label of a body with a spine and a slanted bone on one side."""
+    rng = np.random.default_rng(0)
+    z, y, x = np.mgrid[:24, :48, :48]
+    label = np.zeros(z.shape, dtype=np.uint8)
+    label[(y - 24) ** 2 + (x - 24) ** 2 < 21**2] = 1
+    label[(y - 36) ** 2 + (x - 24) ** 2 < 16] = 2
+    label[(y - 20) ** 2 + (x - 10 - z / 2) ** 2 < 20] = 2
+    hu = np.choose(label, (-1000, 40, 500)) + rng.integers(-60, 60, z.shape)
+    return hu.astype(np.int16), label
+
+
+@pytest.mark.parametrize(
+    ("change", "how"),
+    [
+        (lambda label: label[:, :, ::-1], "mirrored left to right"),
+        (lambda label: label[:, ::-1], "mirrored front to back"),
+        (lambda label: label[::-1, :, ::-1], "turned by half"),
+        (lambda label: np.roll(label, 6, axis=0), "moved by . slices"),
+        (lambda label: np.roll(label, 3, axis=2), "moved by 3 columns"),
+    ],
+    ids=["left", "front", "turned", "slices", "columns"],
+)
+def test_a_label_that_lies_on_bone_only_when_moved_is_refused(change: object, how: str) -> None:
+    hu, label = skeleton()
+    assert check_label(hu, label) == []
+    with pytest.raises(LabelError, match=how):
+        check_label(hu, change(label).copy())  # type: ignore[operator]
+
+
+def test_a_label_a_little_off_is_a_warning() -> None:
+    hu, label = skeleton()
+    (warning,) = check_label(hu, np.roll(label, 1, axis=2))
+    assert "moved by 1 columns" in warning
+
+
+def test_a_label_too_small_to_judge_passes() -> None:
+    hu, label = skeleton()
+    few = np.where(label == 2, 1, label)
+    few[3, 20, 40:44] = 2
+    assert not [warning for warning in check_label(hu, few) if "moved" in warning or "mirrored" in warning]

@@ -21,16 +21,16 @@ def volume(*values: int, dtype: str = "uint8") -> np.ndarray:
 
 
 def test_a_label_of_the_whole_series_covers_it() -> None:
-    assert covered_slices(SERIES, SERIES) == slice(0, 10)
+    assert covered_slices(SERIES, SERIES).tolist() == list(range(10))
 
 
 def test_a_label_of_some_slices_is_found_by_position() -> None:
-    assert covered_slices(moved(SERIES, 4, (3, 0, 0)), SERIES) == slice(3, 7)
+    assert covered_slices(moved(SERIES, 4, (3, 0, 0)), SERIES).tolist() == [3, 4, 5, 6]
 
 
 def test_a_label_in_another_order_of_axes_fits_once_both_are_axial() -> None:
     sagittal = Geometry((6, 10, 8), SERIES.affine[:, [2, 0, 1, 3]])
-    assert covered_slices(to_axial(sagittal)[0], to_axial(SERIES)[0]) == slice(0, 10)
+    assert covered_slices(to_axial(sagittal)[0], to_axial(SERIES)[0]).tolist() == list(range(10))
 
 
 @pytest.mark.parametrize(
@@ -41,10 +41,9 @@ def test_a_label_in_another_order_of_axes_fits_once_both_are_axial() -> None:
         moved(SERIES, 4, (-1, 0, 0)),
         moved(SERIES, 4, (2.5, 0, 0)),
         axial((10, 8, 6), (3.0, 0.8, 0.9)),
-        axial((5, 8, 6), (6.0, 0.9, 0.8)),
         axial((10, 8, 7), (3.0, 0.9, 0.8)),
     ],
-    ids=["shifted", "one slice on", "before the first", "between slices", "spacing", "every second", "wider"],
+    ids=["shifted", "one slice on", "before the first", "between slices", "spacing", "wider"],
 )
 def test_a_label_of_another_geometry_is_refused(label: Geometry) -> None:
     with pytest.raises(LabelError, match=r"label's grid .* is not the series'"):
@@ -59,10 +58,6 @@ def test_classes_follow_from_the_values(values: tuple[int, ...], expected: list[
     assert classes.dtype == np.uint8
     assert classes.flat[: len(values)].tolist() == expected
     assert classes.sum() == sum(expected)
-
-
-def test_whole_numbers_stored_as_floats_are_labels() -> None:
-    assert to_classes(volume(1, 2, dtype="float64"), "label.nii", None, None).flat[:2].tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("values", [(1, 3), (1, 2, 5), (3, 4)])
@@ -145,8 +140,6 @@ def test_empty_labels_and_labels_without_bone_are_refused() -> None:
         to_classes(volume(1), "label.nii", None, {1: 1})
 
 
-def test_probabilities_and_negative_values_are_no_label() -> None:
-    with pytest.raises(LabelError, match="probabilities"):
-        to_classes(np.full((2, 2, 2), 0.5), "label.nii", None, None)
-    with pytest.raises(LabelError, match="is it a label at all"):
-        to_classes(volume(-1000, dtype="int16"), "label.nii", None, None)
+def test_a_label_on_every_second_slice_is_not_taken_for_background_between() -> None:
+    with pytest.raises(LabelError, match="no two neighbouring slices"):
+        covered_slices(axial((5, 8, 6), (6.0, 0.9, 0.8)), SERIES)

@@ -1,20 +1,34 @@
 """Models, datasets and evaluations in a bucket, with whatever Dice a test needs."""
 
-import torch
+import uuid
 
-from boneseg.dataset.manifest import Dataset
-from boneseg.evaluate.records import EvaluationResult, Measurement, SeriesResult, SplitSummary
+import torch
+from mlflow import MlflowClient
+
+from boneseg.dataset.manifest import Dataset, DatasetEntry, ShardRecord
+from boneseg.evaluate.records import EvaluationResult, Measurement, SeriesResult, SplitSummary, evaluation_identity
 from boneseg.evaluate.tables import all_tables
-from boneseg.identity import stable_hash
+from boneseg.geometry import axial
 from boneseg.models.build import build_model
 from boneseg.models.card import EpochRecord
 from boneseg.models.checkpoint import save_model, upload_model
 from boneseg.settings.schema import EvaluateSettings, ModelSettings, Split, TrainSettings
 from boneseg.storage import layout
+from boneseg.storage.catalogue import GeometryRecord, ObjectRef
 from boneseg.storage.workspace import Workspace
 
 SMALL = ModelSettings(architecture="unet", encoder="tu-mobilenetv3_small_050")
 PIXELS = 1000
+GOOD = {"a": 0.8, "b": 0.9, "c": 0.85, "d": 0.83, "e": 0.87, "f": 0.835}
+BETTER = {series: dice + gain / 100 for (series, dice), gain in zip(GOOD.items(), (5, 6, 4, 5, 6, 5), strict=True)}
+BAD = {series: dice - 0.5 for series, dice in GOOD.items()}
+
+
+def client_of(workspace: Workspace) -> MlflowClient:
+    """Open what the bucket holds as its registry, in a copy."""
+    path = workspace.folder / f"seen-{uuid.uuid4().hex}.db"
+    workspace.store.download(layout.REGISTRY_STATE, path)
+    return MlflowClient(f"sqlite:///{path}", f"sqlite:///{path}")
 
 
 def upload_a_model(workspace: Workspace, seed: int) -> tuple[str, str]:
@@ -47,19 +61,43 @@ def upload_a_model(workspace: Workspace, seed: int) -> tuple[str, str]:
 
 
 def write_a_dataset(workspace: Workspace, name: str = "d1", test_hash: str = "t1") -> str:
-    """Put an empty dataset into the bucket; return its URI."""
+    """Put a dataset with the test series a to l, each of a patient of its own, into the bucket; return its URI."""
     dataset = Dataset(
-        dataset_hash=name, test_hash=test_hash, fingerprint=f"fingerprint-{name}", entries=(), problems=()
+        dataset_hash=name,
+        test_hash=test_hash,
+        fingerprint=f"fingerprint-{name}",
+        entries=tuple(DatasetEntry(split=Split.TEST, shard=a_shard(series)) for series in "abcdefghijkl"),
+        problems=(),
     )
     return workspace.store.write(layout.dataset(name), dataset.to_json())
+
+
+def a_shard(series: str) -> ShardRecord:
+    """Return the record of a series without any pixels."""
+    nothing = ObjectRef(key=f"shards/{series}/x.npy", etag="", size=0, sha256="")
+    return ShardRecord(
+        shard=series,
+        series=series,
+        source=series,
+        patient=f"p-{series}",
+        study=series,
+        geometry=GeometryRecord.of(axial((1, 4, 4), (1.0, 1.0, 1.0))),
+        hu_range=(0, 1),
+        class_counts=((1, 1, 1),),
+        outline_computed=False,
+        pixel_hash=series,
+        image=nothing,
+        label=nothing,
+    )
 
 
 def write_an_evaluation(
     workspace: Workspace, model_hash: str, dice: dict[str, float], test_hash: str = "t1", dataset_hash: str = "d1"
 ) -> str:
     """Put an evaluation with a given bone Dice a series into the bucket; return its URI."""
-    name = stable_hash([model_hash, dice, test_hash])
-    series = tuple(a_series(key, value) for key, value in dice.items())
+    settings = EvaluateSettings(bootstrap=100)
+    name = evaluation_identity(model_hash, test_hash, settings)
+    series = tuple(a_series(key, value, model_hash) for key, value in dice.items())
     result = EvaluationResult(
         evaluation_hash=name,
         evaluation_uri=workspace.store.uri(layout.evaluation(name, "evaluation.json")),
@@ -69,10 +107,10 @@ def write_an_evaluation(
         dataset_hash=dataset_hash,
         name="unet/small",
         epoch=1,
-        settings=EvaluateSettings(bootstrap=100),
+        settings=settings,
         data=(SplitSummary(split=Split.TEST, series=len(dice), patients=len(dice), slices=len(dice)),),
         series=series,
-        tables=all_tables(series, "unet/small", 1, EvaluateSettings(bootstrap=100)),
+        tables=all_tables(series, "unet/small", 1, settings),
         problems=(),
         bone_dice=sum(dice.values()) / len(dice),
         bone_dice_interval=None,
@@ -87,13 +125,13 @@ def write_an_evaluation(
     return workspace.store.write(layout.evaluation(name, "evaluation.json"), result.to_json())
 
 
-def a_series(name: str, dice: float) -> SeriesResult:
+def a_series(name: str, dice: float, model_hash: str) -> SeriesResult:
     """Return a series on which both methods reach a given bone Dice: as many misses as false alarms."""
     right = round(dice * PIXELS)
     wrong = PIXELS - right
     counts = (PIXELS, 0, 0, 0, PIXELS, wrong, 0, wrong, right)
     measured = Measurement(
-        method="m",
+        method=model_hash,
         content=name,
         tolerance_mm=2.0,
         slices=(counts,),
