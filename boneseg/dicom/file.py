@@ -21,7 +21,6 @@ from typing import Any, BinaryIO
 import pydicom
 import pydicom.config
 from pydicom.filereader import read_dataset, read_partial
-from pydicom.tag import Tag
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -31,6 +30,7 @@ from pydicom.uid import (
 )
 
 from boneseg.budget import check_read, claim
+from boneseg.dicom.tags import numbered
 from boneseg.errors import SeriesError
 
 # Real files break value rules in harmless ways; pydicom's warnings would print their UIDs and names into a log.
@@ -141,14 +141,14 @@ def open_dicom(path: Path, tags: list[str]) -> DicomFile | None:
         file.seek(0)
         _check_items(path, file)
         try:
-            return _parse(file, [int(Tag(tag)) for tag in tags])
+            return _parse(file, [int(numbered(tag)) for tag in tags])
         except _DeflatedError:
             start = file.tell()
         except SeriesError:
             raise
         except Exception as error:  # pydicom passes on whatever a damaged byte makes of its readers
             raise damaged(path) from error
-    return _parse_deflated(path, start, [int(Tag(tag)) for tag in tags])
+    return _parse_deflated(path, start, [int(numbered(tag)) for tag in tags])
 
 
 def _check_items(path: Path, file: _Reader) -> None:

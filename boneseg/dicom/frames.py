@@ -48,7 +48,7 @@ class Rescale:
 
 def has_groups(data: Any) -> bool:
     """Say whether a file describes its frames in functional groups."""
-    return any(data.get(keyword) is not None for keyword in GROUPS)
+    return any(tags.numbered(keyword) in data for keyword in GROUPS)
 
 
 def places(data: Any, frames: int) -> tuple[list[Place], list[Rescale]]:

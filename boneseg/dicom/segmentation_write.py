@@ -217,8 +217,10 @@ def _reference(shared: Dataset, plane: _Plane, content: str, index: int) -> Data
     image.update(shared)
     image.SeriesInstanceUID = plane.image.series
     # highdicom tells images apart by their UID, which frames of one file share.
-    image.SOPInstanceUID = plane.image.instance if plane.image.frame is None else _uid(content, "frame", str(index))
-    image.SOPClassUID = plane.image.sop_class or CT_IMAGE
+    single = plane.image.frame is None
+    image.SOPInstanceUID = plane.image.instance if single else _uid(content, "frame", str(index))
+    # Of a multi-frame class it takes one image only, whole; the true class is written by _refer_to_frames.
+    image.SOPClassUID = (plane.image.sop_class if single else "") or CT_IMAGE
     image.ImagePositionPatient = plane.position
     image.file_meta = pydicom.dataset.FileMetaDataset()
     image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -231,12 +233,17 @@ def _refer_to_frames(data: Any, references: list[Dataset], planes: list[_Plane])
     for item in data.PerFrameFunctionalGroupsSequence:
         for derivation in item.DerivationImageSequence:
             for source in derivation.SourceImageSequence:
-                image = images[source.ReferencedSOPInstanceUID]
+                image = images.get(source.ReferencedSOPInstanceUID)
+                if image is None:  # segments of one slice share this item, so that it is changed already
+                    continue
+                source.ReferencedSOPClassUID = image.sop_class or CT_IMAGE
                 source.ReferencedSOPInstanceUID, source.ReferencedFrameNumber = image.instance, image.frame
     for series in data.ReferencedSeriesSequence:
         items = {}
         for item in series.ReferencedInstanceSequence:
-            item.ReferencedSOPInstanceUID = images[item.ReferencedSOPInstanceUID].instance
+            image = images[item.ReferencedSOPInstanceUID]
+            item.ReferencedSOPClassUID = image.sop_class or CT_IMAGE
+            item.ReferencedSOPInstanceUID = image.instance
             items[item.ReferencedSOPInstanceUID] = item
         series.ReferencedInstanceSequence = list(items.values())
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
+
+from pydicom.tag import BaseTag, Tag
 
 from boneseg.errors import SeriesError
 
@@ -15,7 +18,7 @@ class TagError(SeriesError):
 def text(data: Any, keyword: str) -> str:
     """Return a text, empty where there is none that can be read."""
     try:
-        return str(data.get(keyword) or "").strip().strip("\0")
+        return str(_element(data, keyword) or "").strip().strip("\0")
     except Exception:  # pydicom passes on whatever a damaged value makes of its readers
         return ""
 
@@ -72,15 +75,26 @@ def numbers(data: Any, keyword: str, count: int) -> Any:
 def items(data: Any, keyword: str) -> list[Any]:
     """Return the items of a sequence; none where it is absent or cannot be read."""
     try:
-        value = data.get(keyword)
+        value = _element(data, keyword)
         return [] if value is None or isinstance(value, str | bytes) else list(value)
     except Exception:  # as in text
         return []
 
 
+@cache
+def numbered(keyword: str) -> BaseTag:
+    """Return the number of a tag; pydicom looks it up anew each time."""
+    return Tag(keyword)
+
+
+def _element(data: Any, keyword: str) -> Any:
+    tag = numbered(keyword)
+    return data[tag].value if tag in data else None
+
+
 def _value(data: Any, keyword: str) -> Any:
     try:
-        value = data.get(keyword)
+        value = _element(data, keyword)
     except Exception as error:  # as in text
         raise TagError(f"{keyword} cannot be read") from error
     return None if value in (None, "", b"") or (isinstance(value, str) and not value.strip(" \0")) else value

@@ -12,6 +12,8 @@ from pydicom.uid import JPEGLSLossless, RLELossless
 
 from boneseg.dicom.ct import write_ct_series
 from boneseg.dicom.header import CT_CLASSES, CT_IMAGE
+from boneseg.dicom.segmentation import read_segmentation
+from boneseg.dicom.segmentation_write import write_segmentation
 from boneseg.dicom.series import read_series
 from boneseg.errors import SeriesError
 from boneseg.geometry import Geometry
@@ -86,6 +88,25 @@ def test_its_label_is_found_and_both_are_read_for_training(tmp_path: Path) -> No
     assert np.array_equal(series.hu, hu)
     assert series.label.any()
     assert np.array_equal(read_image(lambda item: Path(item.key), rows[0], PrepareSettings())[0], hu)
+
+
+def test_a_mask_of_it_refers_to_its_frames(tmp_path: Path) -> None:
+    path, hu, geometry = made(tmp_path)
+    mask = (hu > 300).astype(np.uint8) * 2
+    notes = write_segmentation(tmp_path / "mask.dcm", mask, geometry, [path])
+    assert notes == []
+    source, written = pydicom.dcmread(path), pydicom.dcmread(tmp_path / "mask.dcm")
+    (referenced,) = written.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    assert referenced.ReferencedSOPClassUID == CT_CLASSES[1]
+    assert referenced.ReferencedSOPInstanceUID == source.SOPInstanceUID
+    for frame in written.PerFrameFunctionalGroupsSequence:
+        image = frame.DerivationImageSequence[0].SourceImageSequence[0]
+        own = source.PerFrameFunctionalGroupsSequence[image.ReferencedFrameNumber - 1]
+        place = frame.PlanePositionSequence[0].ImagePositionPatient
+        assert place == own.PlanePositionSequence[0].ImagePositionPatient
+    back, where, _ = read_segmentation(tmp_path / "mask.dcm")
+    assert np.array_equal(back, mask)
+    assert where == geometry
 
 
 def two_stacks(data: pydicom.Dataset) -> None:
