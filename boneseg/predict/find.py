@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from boneseg.dicom.file import remains
 from boneseg.dicom.header import read_header
 from boneseg.errors import SeriesError
 from boneseg.ingest.facts import Kind, ObjectFacts
@@ -72,7 +73,7 @@ def _is_harmless(path: Path) -> bool:
         header = read_header(path)
     except (SeriesError, OSError, ValueError, TypeError):
         return False
-    return header is None or header.is_seg
+    return remains(path) is None if header is None else header.is_seg
 
 
 def _labels_only(facts: Sequence[ObjectFacts]) -> list[str]:

@@ -26,6 +26,7 @@ from boneseg.errors import SeriesError
 from boneseg.geometry import axial
 from boneseg.ingest.facts import Kind, inspect
 from boneseg.ingest.local import local_series
+from boneseg.predict.find import look
 from boneseg.storage.catalogue import ObjectRef
 from tests.ct_files import body
 
@@ -166,6 +167,7 @@ def test_no_slice_of_a_volume_is_lost_without_a_word(
     assert told, problems
     assert told[0].fatal
     assert told[0].reason
+    assert any(paths[which].name in sentence for sentence in look(tmp_path).lost)
 
 
 def test_files_that_were_never_dicom_are_not_called_damaged(tmp_path: Path) -> None:
