@@ -11,7 +11,7 @@ NAMES = {
     Meaning.OTHER: "colon urinary_bladder femoral_artery iliac_vena_left spinal_cord costal_cartilages gluteus_maximus "
     "autochthon_left intervertebral_discs kidney_cyst_left vertebral_artery temporal_lobe levator_scapulae background",
     Meaning.OUTLINE: "body PatientOutline patient outline Whole_body patientoutline external",
-    Meaning.UNKNOWN: "label 2 s1_mask Segment_1 bone_lesion hip_implant not_bone MUSTERMANN c1_thing femur_without_bone",
+    Meaning.UNKNOWN: "label 2 s1_mask Segment_1 bone_lesion hip_implant not_bone MUSTERMANN c1_thing",
 }
 
 
