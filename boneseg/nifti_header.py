@@ -54,6 +54,8 @@ _OTHER_KINDS = {
 Order = Literal["<", ">"]
 _TO_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 _UNITS = {1: "metres", 2: "millimetres", 3: "micrometres"}
+_CODES = 6
+"""Codes of coordinate systems are below."""
 _MAGICS = {1: b"n+1\0", 2: b"n+2\0\r\n\x1a\n"}
 
 
@@ -207,17 +209,22 @@ def _place(fields: Any, sizes: tuple[int, int, int], name: str) -> tuple[NDArray
         warnings.append(f"the unit of length {unit} is unknown; millimetres are assumed")
     elif unit in (1, 3):
         warnings.append(f"lengths are in {_UNITS[unit]}; they are converted to millimetres")
+    codes = int(fields["qform_code"]), int(fields["sform_code"])
+    if not set(codes) <= set(range(_CODES)):
+        raise _damaged(name, f"qform_code and sform_code are {codes[0]} and {codes[1]}")
     to_mm = np.diag([*[_TO_MM.get(unit, 1.0)] * 3, 1.0])
-    sform = to_mm @ _sform(fields) if int(fields["sform_code"]) else None
-    qform = _qform(fields) if int(fields["qform_code"]) else None
+    sform = to_mm @ _sform(fields) if codes[1] else None
+    qform = _qform(fields) if codes[0] else None
     qform = None if qform is None else to_mm @ qform
     unit_text = f" in {_UNITS[unit]}" if unit in _UNITS else ""
     if sform is not None:
         _check(sform, sizes, f"sform{unit_text}", name)
-        if int(fields["qform_code"]):
+        if codes[0]:
             warnings += _compare(sform, qform, sizes, name)
+        else:
+            warnings += _compare_sizes(sform, to_mm @ _by_size(fields, sizes))
         return sform, warnings
-    if int(fields["qform_code"]):
+    if codes[0]:
         if qform is None:
             raise _damaged(name, "qform is no rotation")
         _check(qform, sizes, f"qform{unit_text}", name)
@@ -299,6 +306,13 @@ def _compare(
     if apart > _SAME_PLACE_MM:
         return [f"sform and qform put the same voxel up to {apart:.3g} mm apart; sform is used"]
     return []
+
+
+def _compare_sizes(sform: NDArray[np.float64], by_size: NDArray[np.float64]) -> list[str]:
+    """Warn where voxel sizes that are not part of a qform differ; many programs leave 1 there."""
+    mine, theirs = (np.linalg.norm(affine[:3, :3], axis=0) for affine in (sform, by_size))
+    differ = not np.allclose(mine, theirs, rtol=_SAME_SIZE) and np.ptp(theirs) > 0
+    return ["pixdim has other voxel sizes than sform; sform is used"] if differ else []
 
 
 def _corners(affine: NDArray[np.float64], sizes: tuple[int, int, int]) -> NDArray[np.float64]:

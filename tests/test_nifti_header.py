@@ -98,6 +98,8 @@ def ras(path: Path) -> np.ndarray:
         ({"sform_code": 0, "pixdim3": 1e-30}, "no possible voxel size"),
         ({"sform_code": 0, "pixdim3": 1000.0}, "no possible voxel size"),
         ({"sform_code": 0, "qform_code": 0, "pixdim1": 0.0}, "no possible voxel size"),
+        ({"sform_code": -3}, "sform_code are 1 and -3"),
+        ({"qform_code": 257}, "qform_code and sform_code are 257"),
         ({"xyzt_units": 1}, "no possible voxel size .* mm by sform in metres"),
     ],
 )

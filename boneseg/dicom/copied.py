@@ -19,6 +19,8 @@ from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.dataelem import RawDataElement
 from pydicom.valuerep import TEXT_VR_DELIMS
 
+from boneseg.dicom.header import read_frames
+
 _UNREADABLE = "�"
 _ESCAPE = b"\x1b"
 _UID = re.compile(r"\d+(\.\d+)+")
@@ -147,10 +149,11 @@ def _read_source(paths: Sequence[Path]) -> Source:
             if keyword not in values and (value := _mended(data, keyword, rule, refused)):
                 values[keyword] = value
         sop_class, instance, series = (_mended(data, keyword, _uid, refused) or "" for keyword in _OF_THE_IMAGE)
-        frames = data.get("PerFrameFunctionalGroupsSequence")
-        if frames:
-            places = [_frame_position(item) for item in frames]
-            images += [Image(sop_class, instance, series, place, number) for number, place in enumerate(places, 1)]
+        if "PerFrameFunctionalGroupsSequence" in data:
+            frames = read_frames(path) or []
+            images += [
+                Image(sop_class, instance, series, item.position, number) for number, item in enumerate(frames, 1)
+            ]
         else:
             images.append(Image(sop_class, instance, series, _position(data)))
     left_out = [keyword for keyword in (*RULES, *_OF_THE_IMAGE) if keyword in refused and not values.get(keyword)]
@@ -209,11 +212,6 @@ def _as_declared(raw: bytes, data: Any, delimiters: set[int]) -> str:
     if encodings == convert_encodings([""]):  # plain ASCII is declared, and these bytes are not
         raise ValueError("not ASCII")
     return str(decode_bytes(raw, encodings, delimiters))
-
-
-def _frame_position(item: Any) -> tuple[float, float, float] | None:
-    planes = item.get("PlanePositionSequence")
-    return _position(planes[0]) if planes else None
 
 
 def _position(data: Any) -> tuple[float, float, float] | None:

@@ -47,6 +47,8 @@ _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _PIECE = 1 << 20
 _COPIES = 3
 """How often what is unpacked is held at the same time."""
+_FEW_ITEMS_BYTES, _BYTES_AN_ITEM = 1 << 18, 1500
+"""A file that is smaller cannot hold too many items; what pydicom takes for one, which may be empty."""
 _BLOCK = 512
 """Media and archives pad files with zeros to a multiple of this."""
 _LONG_VR = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
@@ -137,6 +139,7 @@ def open_dicom(path: Path, tags: list[str]) -> DicomFile | None:
         if not _looks_like_dicom(file.read(132), file.size):
             return None
         file.seek(0)
+        _check_items(path, file)
         try:
             return _parse(file, [int(Tag(tag)) for tag in tags])
         except _DeflatedError:
@@ -146,6 +149,17 @@ def open_dicom(path: Path, tags: list[str]) -> DicomFile | None:
         except Exception as error:  # pydicom passes on whatever a damaged byte makes of its readers
             raise damaged(path) from error
     return _parse_deflated(path, start, [int(Tag(tag)) for tag in tags])
+
+
+def _check_items(path: Path, file: _Reader) -> None:
+    """Refuse a file that holds so many items of sequences that they would fill the memory: eight bytes are enough."""
+    if file.size > _FEW_ITEMS_BYTES:
+        count, tail = 0, b""
+        while piece := file.read(_PIECE):
+            count += (tail + piece).count(_ITEM)
+            tail = piece[-len(_ITEM) + 1 :]
+        file.seek(0)
+        check_read(path.name, count * _BYTES_AN_ITEM)
 
 
 def inflated(path: Path, size: int) -> bytes:
@@ -302,5 +316,5 @@ class _Watch:
         if place == end:
             return 0
         self._file.seek(start)
-        padding = (end - start < 2 or end % _BLOCK == 0) and not self._file.read(_PIECE).strip(b"\0")
+        padding = end % _BLOCK == 0 and not self._file.read(_PIECE).strip(b"\0")
         return 0 if padding else end - start

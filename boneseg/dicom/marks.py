@@ -10,6 +10,9 @@ from typing import Any
 
 import pydicom
 
+from boneseg.dicom.file import open_dicom
+from boneseg.errors import SeriesError
+
 MARKS = (
     "AcquisitionNumber",
     "TemporalPositionIdentifier",
@@ -64,11 +67,11 @@ class Marks:
 def read_marks(path: Path) -> Marks:
     """Read what a DICOM file says of its pass; what is malformed counts as not said."""
     wanted = [*MARKS, *ORDERS, *_DATES.values(), "AcquisitionDateTime", "StudyDate"]
-    data: Any
     try:
-        data = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(wanted))
-    except Exception:  # pydicom passes on whatever a damaged byte makes of its readers
-        data = pydicom.Dataset()
+        file = open_dicom(path, wanted)
+    except SeriesError:
+        file = None
+    data: Any = pydicom.Dataset() if file is None else file.data
     kinds = _text(data, "ImageType").upper()
     return Marks(
         texts=tuple(_moment_text(data) if name == "AcquisitionTime" else _text(data, name) for name in MARKS),
@@ -92,12 +95,13 @@ def read_identity(path: Path) -> Identity:
     """Read what a damaged DICOM file still says of itself."""
     wanted = ["SOPClassUID", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"]
     try:
-        data = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(wanted))
-        found = [_text(data, keyword) for keyword in wanted]
-        found[0] = found[0] or str(data.file_meta.get("MediaStorageSOPClassUID") or "")
-    except Exception:  # as above
-        found = [""] * len(wanted)
-    return Identity(*found)
+        file = open_dicom(path, wanted)
+    except SeriesError:
+        file = None
+    if file is None:
+        return Identity(*[""] * len(wanted))
+    found = [_text(file.data, keyword) for keyword in wanted]
+    return Identity(found[0] or _text(file.meta, "MediaStorageSOPClassUID"), *found[1:])
 
 
 def _moment_text(data: Any) -> str:

@@ -28,7 +28,7 @@ _GREY = ("", "MONOCHROME1", "MONOCHROME2")
 _LEAST_PADDING = 1e-3
 """Share of a picture that padding takes at least, where its value might be tissue."""
 _FEW_JUMPS = 0.1
-_OTHER_SIGN = 0.5
+_OTHER_SIGN = 0.8
 _ROWS = 2
 """Every so many rows of a picture are enough to see jumps between neighbours."""
 
@@ -121,31 +121,42 @@ def _as_the_header_says(header: SliceHeader, pixels: StoredPixels, raw: NDArray[
             raise _unfit(header, "HighBit")
         raw = raw >> shift
     plain = raw if stored == bits else (raw << (bits - stored)) >> (bits - stored)
-    if plain is not raw and not np.array_equal(plain, raw):
+    carries_sign = plain.min() < 0 and stored < bits if pixels.signed else plain.max() >= 1 << (stored - 1)
+    if carries_sign or (plain is not raw and not np.array_equal(plain, raw)):
+        _check_bits(header, pixels, raw.astype(np.int64), plain.astype(np.int64))
+    return plain
+
+
+def _check_bits(header: SliceHeader, pixels: StoredPixels, raw: NDArray[np.int64], plain: NDArray[np.int64]) -> None:
+    """Compare a picture as the header has it read with other readings: the right one has no jumps of its own."""
+    measured, mask = ~_padding(pixels, plain), (1 << pixels.bits_stored) - 1
+    if not np.array_equal(plain, raw) and not np.array_equal(plain & mask, raw):
         # Overlays and rubbish above the stored bits make jumps that are not in the picture without them; values that
         # need more bits than the header says make jumps where the upper bits are dropped.
-        with_them, without = _jumps(raw, plain)
+        with_them, without = _jumps(raw, plain, measured)
         if without > _FEW_JUMPS * with_them:
             raise _unfit(header, "BitsStored")
-    sign = 1 << (stored - 1)
-    wraps = plain.max(initial=0) >= sign if not pixels.signed else stored < bits and plain.min(initial=0) < 0
-    if wraps:
-        whole = plain.astype(np.int64)
-        other = np.where(whole < 0, whole + 2 * sign, whole) if pixels.signed else whole - 2 * sign * (whole >= sign)
-        as_said, otherwise = _jumps(whole, other)
-        if otherwise < _OTHER_SIGN * as_said:
-            raise _unfit(header, "PixelRepresentation")
-    return plain
+    sign = (mask + 1) // 2
+    other = plain & mask if pixels.signed else ((plain + sign) & mask) - sign
+    as_said, otherwise = _jumps(plain, other, measured)
+    if otherwise < _OTHER_SIGN * as_said:
+        raise _unfit(header, "PixelRepresentation")
 
 
 def _unfit(header: SliceHeader, keyword: str) -> SeriesError:
     return SeriesError(f"{header.name}: {keyword} does not fit its values, which would be wrong; export it again")
 
 
-def _jumps(one: NDArray[np.integer], other: NDArray[np.integer]) -> tuple[float, float]:
+def _padding(pixels: StoredPixels, values: NDArray[np.integer]) -> NDArray[np.bool_]:
+    if pixels.padding is None:
+        return np.zeros(values.shape, dtype=bool)
+    return (values >= pixels.padding[0]) & (values <= pixels.padding[1])
+
+
+def _jumps(one: NDArray[np.integer], other: NDArray[np.integer], measured: NDArray[np.bool_]) -> tuple[float, float]:
     """Return how far neighbours are apart by two readings of the same picture, where the readings differ in it."""
-    first, second = (np.diff(picture[::_ROWS].astype(np.int64), axis=1) for picture in (one, other))
-    differ = first != second
+    first, second = (np.diff(picture[::_ROWS], axis=1) for picture in (one, other))
+    differ = (first != second) & measured[::_ROWS, 1:] & measured[::_ROWS, :-1]
     return float(np.abs(first[differ]).sum()), float(np.abs(second[differ]).sum())
 
 
@@ -158,7 +169,7 @@ def _to_hu(path: Path, header: SliceHeader, pixels: StoredPixels, raw: NDArray[n
         hu = np.rint(raw * header.slope + header.intercept)
     np.clip(hu, AIR_HU, _HIGHEST_HU, out=hu)
     if pixels.padding is not None:
-        padding = (raw >= pixels.padding[0]) & (raw <= pixels.padding[1])
+        padding = _padding(pixels, raw)
         hu[padding if (hu[padding] == AIR_HU).all() else _outside(padding)] = AIR_HU
     return hu.astype(np.int16)
 

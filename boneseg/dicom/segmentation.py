@@ -51,27 +51,25 @@ def read_segmentation(path: Path) -> tuple[NDArray[np.uint8], Geometry, dict[int
     return volume, seg.geometry, seg.names
 
 
-def segments_present(path: Path, seg: SegHeader) -> tuple[int, ...]:
-    """Return the numbers of the segments that have voxels, in little memory.
+def what_is_drawn(path: Path, seg: SegHeader) -> tuple[tuple[int, ...], str]:
+    """Look through the frames, in little memory.
+
+    Returns:
+        The numbers of the segments that have voxels, and a hash of segments, places and voxels of the frames that are
+        not empty.
 
     Raises:
         LabelError: frames are damaged, or a label map holds values that it does not describe.
     """
-    sizes = _sizes(path, seg)
-    return tuple(number for number in sorted(seg.names) if sizes[number])
-
-
-def content_hash(path: Path, seg: SegHeader) -> str:
-    """Return a hash of what is drawn: of segments, places and pixels of the frames that are not empty.
-
-    Raises:
-        LabelError: pixels are damaged.
-    """
     digest = hashlib.sha256(str(seg.geometry.shape[1:]).encode())
+    present: set[int] = set()
     for number, index, frame in _frames(path, seg):
-        if frame.any():
-            digest.update(f"{number} {index} ".encode() + np.packbits(frame).tobytes())
-    return digest.hexdigest()
+        drawn = frame if seg.kind == LABELMAP else np.packbits(frame >= seg.threshold)
+        if drawn.any():
+            present.update(np.unique(frame[frame > 0]).tolist() if seg.kind == LABELMAP else [number])
+            x, y, z = seg.geometry.to_patient(np.array([[index, 0.0, 0.0]]))[0]
+            digest.update(f"{number} {x:.2f} {y:.2f} {z:.2f} ".encode() + np.ascontiguousarray(drawn).tobytes())
+    return tuple(sorted(present)), digest.hexdigest()
 
 
 def _sizes(path: Path, seg: SegHeader) -> NDArray[np.int64]:

@@ -36,6 +36,7 @@ _TAGS = [
     _PER_FRAME,
     _SHARED,
 ]
+_GREY = ("MONOCHROME2", "PALETTE COLOR")
 _SAME_PLACE_MM = 0.1
 _SAME_DIRECTION = 1e-3
 _SHIFT = 0.2
@@ -105,7 +106,9 @@ def read_seg_header(path: Path) -> SegHeader:
 def _checked(path: Path, header: SliceHeader, pixels: StoredPixels, data: Any) -> SegHeader:
     kind = tags.text(data, "SegmentationType")
     if kind not in (BINARY, FRACTIONAL, LABELMAP):
-        raise TagError(f"has a SegmentationType of {kind!r}, where {BINARY}, {FRACTIONAL} or {LABELMAP} is allowed")
+        raise TagError(f"has a SegmentationType that is none of {BINARY}, {FRACTIONAL} and {LABELMAP}")
+    if header.photometric not in _GREY:
+        raise TagError("has a PhotometricInterpretation that SEG files must not have")
     if pixels.samples != 1 or pixels.signed:
         raise TagError("holds colours or signed numbers, which SEG files must not")
     if (parts := tags.optional_integer(data, "InConcatenationTotalNumber") or 1) > 1:
@@ -153,7 +156,7 @@ def _frames(data: Any, count: int, known: set[int], kind: str) -> list[_Frame]:
     """Read the functional groups of the frames; each is forgotten when it was read, for parsed they are large."""
     shared = (tags.items(data, _SHARED) or [None])[0]
     groups = tags.items(data, _PER_FRAME)
-    del data[_PER_FRAME]
+    data.pop(_PER_FRAME, None)
     if len(groups) != count:
         raise TagError(f"holds {count} frames and says of {len(groups)} where they are")
     found = []

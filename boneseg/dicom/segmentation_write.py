@@ -97,7 +97,7 @@ def write_segmentation(
         partial.unlink(missing_ok=True)
     if source.left_out:
         tags = ", ".join(source.left_out)
-        notes.append(f"the DICOM SEG leaves out {tags}, of which the value breaks DICOM's rules; correct it in the CT")
+        notes.append(f"the DICOM SEG leaves out {tags}: what stands there in the CT breaks DICOM's rules")
     return notes
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pydicom
+from boneseg.dicom import tags
+from boneseg.dicom.file import open_dicom
+from boneseg.errors import SeriesError
 
 
 def read_segment_names(path: Path) -> dict[int, tuple[str, str]]:
@@ -15,15 +17,14 @@ def read_segment_names(path: Path) -> dict[int, tuple[str, str]]:
         Segment number -> label and the meaning of its code with its side; empty where the file does not say.
     """
     try:
-        data = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=["SegmentSequence"])
-        items = list(data.get("SegmentSequence") or ())
-    except Exception:  # pydicom passes on whatever a damaged byte makes of its readers
+        file = open_dicom(path, ["SegmentSequence"])
+    except SeriesError:
         return {}
     names = {}
-    for item in items:
+    for item in [] if file is None else tags.items(file.data, "SegmentSequence"):
         try:
             names[int(item.SegmentNumber)] = (str(item.get("SegmentLabel") or ""), _code(item))
-        except Exception:  # as above: this segment has no name
+        except Exception:  # pydicom passes on whatever a damaged byte makes of its readers
             continue
     return names
 

@@ -17,7 +17,7 @@ from boneseg.dicom.pixels import AIR_HU, check_picture, read_planes
 from boneseg.errors import SeriesError
 from boneseg.geometry import Geometry, from_dicom
 
-__all__ = ["AIR_HU", "SortedSeries", "check_frames", "read_series", "read_slice", "sort_slices"]
+__all__ = ["AIR_HU", "SortedSeries", "check_frames", "check_places", "read_series", "read_slice", "sort_slices"]
 
 _SAME_DIRECTION = 1e-3
 _SAME_POSITION_MM = 1e-2
@@ -135,6 +135,15 @@ def check_frames(path: Path, headers: Sequence[SliceHeader]) -> None:
         raise SeriesError(
             f"{path.name}: holds {len(stacks)} volumes (stacks, phases or passes) in one file; export them one by one"
         )
+
+
+def check_places(headers: Sequence[SliceHeader]) -> None:
+    """Refuse slices whose places are missing, impossible or not of one volume.
+
+    Raises:
+        SeriesError: says why.
+    """
+    _common_plane(headers)
 
 
 def _frames_of(path: Path) -> list[SliceHeader]:

@@ -42,6 +42,11 @@ def covered_slices(label: Geometry, series: Geometry) -> NDArray[np.int64]:
             f"the label's grid ({_describe(label)}) is not the series' ({_describe(series)}); "
             "draw it on this series, or resample it to the series by nearest neighbour"
         )
+    if len(numbers) > 1 and np.diff(numbers).min() > 1:
+        raise LabelError(
+            "the label has no two neighbouring slices, so what lies between is not known to be background; draw it on "
+            "every slice"
+        )
     return numbers
 
 

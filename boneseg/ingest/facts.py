@@ -13,12 +13,13 @@ from boneseg.dicom.file import remains
 from boneseg.dicom.header import CT_CLASSES, SECONDARY_CAPTURES, SEGMENTATIONS, SliceHeader, read_frames
 from boneseg.dicom.marks import MARKS, TIMES, Marks, read_identity, read_marks
 from boneseg.dicom.pixels import WINDOWED, is_windowed, read_planes
-from boneseg.dicom.segmentation import content_hash, segments_present
+from boneseg.dicom.segmentation import what_is_drawn
 from boneseg.dicom.segmentation_frames import read_seg_header
 from boneseg.dicom.segments import read_segment_names
-from boneseg.dicom.series import AIR_HU, check_frames, read_slice, sort_slices
+from boneseg.dicom.series import check_frames, read_slice, sort_slices
 from boneseg.errors import BonesegError, LabelError, SeriesError
 from boneseg.ingest.anatomy import best_name, known_words
+from boneseg.ingest.formats import UNKNOWN, ZEROS, foreign_format
 from boneseg.ingest.volumes import Survey
 from boneseg.nifti import is_nifti, read_pieces
 from boneseg.nifti import read_header as read_nifti_header
@@ -29,7 +30,6 @@ from boneseg.storage.records import Record
 FACTS_VERSION = 2
 """Rises when the same file gives other facts than before, so that old ones are not re-used."""
 
-_HIGHEST_VALUE = 65535
 _MARK_DIGITS = 8
 _START = 512
 _DOCUMENTS = (b"%PDF", b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"\xd0\xcf\x11\xe0")
@@ -140,13 +140,13 @@ def inspect(path: Path, ref: ObjectRef, secret: bytes) -> ObjectFacts:
 
 
 def _unrecognised(path: Path, broken: ObjectFacts) -> ObjectFacts:
-    if reason := remains(path):
-        return broken.model_copy(update={"reason": reason})
+    reason = foreign_format(path, broken.ref.key)
+    if reason == UNKNOWN and (damage := remains(path)):
+        return broken.model_copy(update={"reason": damage})
     with path.open("rb") as file:
         start = file.read(_START)
-    reason = "neither DICOM nor NIfTI" if start else "the file is empty"
     # What is no text may be an image in a format that is not read: a label beside it must go to no other series.
-    is_picture = b"\0" in start and not start.startswith(_DOCUMENTS)
+    is_picture = b"\0" in start and not start.startswith(_DOCUMENTS) and reason != ZEROS
     return ObjectFacts(ref=broken.ref, kind=Kind.IGNORED, reason=reason, is_picture=is_picture)
 
 
@@ -154,13 +154,14 @@ def _dicom(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes)
     header = frames[0]
     if header.is_seg:
         seg = read_seg_header(path)
+        values, pixels = what_is_drawn(path, seg)
         return ObjectFacts(
             ref=ref,
             kind=Kind.LABEL,
             file=FileKind.DICOM_SEG,
             geometry=GeometryRecord.of(seg.geometry),
-            values=segments_present(path, seg),
-            pixels=content_hash(path, seg),
+            values=values,
+            pixels=pixels,
             segments={value: known_words(best_name(*names)) for value, names in read_segment_names(path).items()},
             patient=_keyed(secret, "patient", header.patient_id),
             study=_keyed(secret, "study", header.study_uid),
@@ -230,7 +231,7 @@ def _frames(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes
     """Return the facts of a file that holds a volume, frame by frame: Enhanced CT."""
     check_frames(path, frames)
     series = sort_slices(frames, max_gap=math.inf, max_tilt_degrees=90)
-    low, high, hashes = _HIGHEST_VALUE, AIR_HU, []
+    low, high, hashes = math.inf, -math.inf, []
     for hu in read_planes(path, frames):
         low, high = min(low, int(hu.min())), max(high, int(hu.max()))
         hashes.append(sha256_array(hu))
@@ -244,7 +245,7 @@ def _frames(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes
         series=_keyed(secret, "series", header.series_uid),
         series_number=header.series_number,
         geometry=GeometryRecord.of(series.geometry),
-        hu_range=(low, high),
+        hu_range=(int(low), int(high)),
         pixels=combine(hashes[index] for index in series.order),
         frame_of_reference=_keyed(secret, "frame", header.frame_of_reference),
         image=_keyed(secret, "image", header.instance_uid),
@@ -264,6 +265,8 @@ def _not_ct(header: SliceHeader) -> str | None:
 def _other_object(header: SliceHeader) -> str | None:
     if header.modality == "RTSTRUCT":
         return "RTSTRUCT contours are not read; convert them to DICOM SEG or NIfTI"
+    if header.modality == "SEG":
+        return "a segmentation of another kind than DICOM SEG; export it again as DICOM SEG or NIfTI"
     if header.modality and header.modality != "CT":
         return f"modality {header.modality} is not CT"
     if header.rows == 0:

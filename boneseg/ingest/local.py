@@ -33,7 +33,7 @@ def local_series(folder: Path) -> tuple[tuple[SeriesRow, ...], tuple[Problem, ..
 
 
 def local_images(folder: Path) -> tuple[tuple[SeriesRow, ...], tuple[Problem, ...], list[ObjectFacts]]:
-    """Recognise the CT series in a folder, whatever labels lie beside them.
+    """Recognise the CT series in a folder, whatever labels lie beside them; copies too: each may be a patient's.
 
     Returns:
         As ``local_series``, without anything on labels; and what every file is.
@@ -42,7 +42,8 @@ def local_images(folder: Path) -> tuple[tuple[SeriesRow, ...], tuple[Problem, ..
         DataError: the folder does not exist.
     """
     facts, prefix = local_facts(folder)
-    return *assemble([item for item in facts if item.kind != Kind.LABEL], _SECRET, prefix), facts
+    images = [item for item in facts if item.kind != Kind.LABEL]
+    return *assemble(images, _SECRET, prefix, keep_copies=True), facts
 
 
 def local_facts(folder: Path) -> tuple[list[ObjectFacts], str]:

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from boneseg.dicom.header import CT_IMAGE, SliceHeader
-from boneseg.dicom.series import sort_slices
+from boneseg.dicom.series import check_places, sort_slices
 from boneseg.errors import SeriesError
 from boneseg.geometry import Geometry
 from boneseg.ingest.facts import Kind, ObjectFacts
@@ -61,7 +61,7 @@ class _Found:
 
 
 def assemble(
-    facts: Iterable[ObjectFacts], secret: bytes, prefix: str = ""
+    facts: Iterable[ObjectFacts], secret: bytes, prefix: str = "", keep_copies: bool = False
 ) -> tuple[tuple[SeriesRow, ...], tuple[Problem, ...]]:
     """Group slices into series and find the label of each.
 
@@ -72,6 +72,7 @@ def assemble(
         facts: of all objects; their order plays no part.
         secret: of the keyed hashes, for what has no identifiers of its own.
         prefix: start of all keys that people do not need to see.
+        keep_copies: whether each of several series with the same content is a row, instead of one for all.
 
     Returns:
         One row a series in a fixed order, and one problem for whatever cannot be used or is odd: what matters most
@@ -90,7 +91,7 @@ def assemble(
     _name_unused(found, ordered)
     rows, problems = assign_labels(found.series, ordered, _images(ordered) - found.copies, prefix)
     found.problems += [(_Weight.LABEL if problem.fatal else _Weight.CHOICE, problem) for problem in problems]
-    rows = _drop_copies(found, rows)
+    rows = rows if keep_copies else _drop_copies(found, rows)
     by_weight = sorted(found.problems, key=lambda item: (item[0], item[1].source, item[1].reason))
     in_order = sorted(rows, key=lambda row: (row.source, row.series))
     return tuple(in_order), tuple(problem for _, problem in by_weight)
@@ -114,12 +115,14 @@ def _add_dicom(found: _Found, group: Group, groups: list[Group]) -> None:
         reason = f"a single slice beside series {at} (another direction, or one slice taken again); it is not used"
         found.reject(found.name(kept[0].ref.key), reason, _Weight.UNUSED)
         return
-    if pairs := doubled(kept):
-        found.reject(source, _why_doubled(found, pairs))
-        return
+    headers = [_header(item) for item in kept]
     try:
+        check_places(headers)
+        if pairs := doubled(kept):
+            found.reject(source, _why_doubled(found, pairs))
+            return
         # Gaps and tilt are prepare's to judge; here it is enough that the slices have an order.
-        series = sort_slices([_header(item) for item in kept], max_gap=math.inf, max_tilt_degrees=90)
+        series = sort_slices(headers, max_gap=math.inf, max_tilt_degrees=90)
     except SeriesError as error:
         found.reject(found.name(kept[0].ref.key) if len(kept) == 1 else source, str(error))
         return
@@ -352,12 +355,11 @@ def _name_broken(found: _Found, broken: Slices) -> None:
 
 def _claims_to_be(item: ObjectFacts, shapes: Counter[tuple[str, str]]) -> str:
     """Say what the name of a file that is no image makes one expect; empty where it claims nothing."""
-    if item.is_picture:
-        return ""
-    if shapes[folder_of(item), _shape(item)] > 1:
-        return "named like the slices beside it"
     name = PurePosixPath(item.ref.key).name.lower()
-    return f"named {'.nii.gz' if name.endswith('.gz') else '.nii'}" if name.endswith((".nii", ".nii.gz")) else ""
+    if name.endswith((".nii", ".nii.gz")):
+        return f"named {'.nii.gz' if name.endswith('.gz') else '.nii'}"
+    alike = not item.is_picture and shapes[folder_of(item), _shape(item)] > 1
+    return "named like the slices beside it" if alike else ""
 
 
 def _shape(item: ObjectFacts) -> str:

@@ -23,8 +23,8 @@ class Place:
 
     Attributes:
         rows: the series.
-        lost: what is or may be CT and cannot be segmented: a damaged slice, a volume cut short, slices that do not
-            form a series.
+        lost: what is or may be CT and cannot be segmented, what matters most first: a damaged slice, a volume cut
+            short, slices that do not form a series.
         notes: what lies beside the series and costs them nothing.
     """
 
@@ -46,22 +46,22 @@ def look(place: Path) -> Place:
     root = place.absolute() if place.is_dir() else place.absolute().parent
     by_name = {str(Path(item.ref.key).relative_to(root)): item for item in facts}
     lost: list[str] = []
+    alone: list[str] = []
     notes: list[str] = []
     for problem in problems:
-        (lost if problem.fatal and _is_lost(problem, by_name, bool(rows)) else notes).append(_sentence(problem))
-    if not rows and not lost:
+        item = by_name.get(problem.source)
+        if not problem.fatal or (item is not None and item.kind == Kind.BROKEN and _is_harmless(Path(item.ref.key))):
+            notes.append(_sentence(problem))
+        elif item is not None and item.kind == Kind.SLICE:  # a scout or a single picture, if a series lies beside it
+            alone.append(_sentence(problem))
+        else:
+            lost.append(_sentence(problem))
+    if rows:
+        notes = alone + notes
+    else:
+        lost += alone
         notes += _labels_only(facts)
     return Place(rows, tuple(lost), tuple(notes))
-
-
-def _is_lost(problem: Problem, by_name: dict[str, ObjectFacts], others: bool) -> bool:
-    """Say whether a problem costs a series; a scout, a broken label or another kind of volume beside it does not."""
-    item = by_name.get(problem.source)
-    if item is None:  # a folder: slices that do not form a series
-        return True
-    if item.kind == Kind.SLICE:  # one slice alone, beside series: a scout or a single picture
-        return not others
-    return item.kind != Kind.BROKEN or not _is_harmless(Path(item.ref.key))
 
 
 def _is_harmless(path: Path) -> bool:

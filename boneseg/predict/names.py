@@ -33,10 +33,11 @@ def folder_names(rows: Sequence[SeriesRow], place: Path) -> list[str]:
         name if many[_folded(name)] == 1 else f"{name}-{row.series[:_DIGITS]}"
         for name, row in zip(names, rows, strict=True)
     ]
-    # A folder may be called as another one with its hash; whole hashes are never alike.
+    # The same pictures may lie at one place twice, and a folder may be called as another one with its hash.
     still = Counter(_folded(name) for name in apart)
     return [
-        name if still[_folded(name)] == 1 else f"{name}-{row.series}" for name, row in zip(apart, rows, strict=True)
+        name if still[_folded(name)] == 1 else f"{name}-{combine(item.key for item in row.objects)[:_DIGITS]}"
+        for name, row in zip(apart, rows, strict=True)
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from traceback import extract_tb
 
@@ -27,7 +27,8 @@ from boneseg.storage.catalogue import FileKind, ObjectRef, SeriesRow
 
 log = logging.getLogger(__name__)
 
-_SLICES_AT_ONCE = 16
+_SLICES_AT_ONCE, _LONG = 16, 64
+"""Slices that are labelled in one go, and of how many slices on a series shows its own progress."""
 
 
 def predict_series(
@@ -73,16 +74,17 @@ def predict_series(
     failed: list[str] = []
     names = folder_names(place.rows, series)
     for row, name in track(list(zip(place.rows, names, strict=True)), "predict"):
+        source = name if row.source == "." else row.source
         try:
-            masks = _predict_one(network, card, row, out / name, settings or PrepareSettings(), device)
+            masks = _predict_one(network, card, row, source, out / name, settings or PrepareSettings(), device)
         except Exception as error:  # whatever one patient's files do, the next patient's are segmented
-            log.debug("%s", row.source, exc_info=True)
-            log.error("%s: %s", row.source, why := _why(error))
-            failed.append(f"{row.source}: {why}")
+            log.debug("%s", source, exc_info=True)
+            log.error("%s: %s", source, why := _why(error))
+            failed.append(f"{source}: {why}")
             continue
         written += masks.files
         for note in masks.notes:
-            log.warning("%s: %s", row.source, note)
+            log.warning("%s: %s", source, note)
         for path in masks.files:
             on_written(path)
     if failed or place.lost:
@@ -117,12 +119,18 @@ def _summary(done: int, out: Path, failures: Sequence[str]) -> str:
 
 
 def _predict_one(
-    network: nn.Module, card: ModelCard, row: SeriesRow, out: Path, settings: PrepareSettings, device: str
+    network: nn.Module,
+    card: ModelCard,
+    row: SeriesRow,
+    source: str,
+    out: Path,
+    settings: PrepareSettings,
+    device: str,
 ) -> Masks:
     hu, own, warnings = read_image(_as_it_is, row, settings)
     for warning in warnings:
-        log.warning("%s: %s", row.source, warning)
-    mask = _mask(network, card, hu, own, row.source, device)
+        log.warning("%s: %s", source, warning)
+    mask = _mask(network, card, hu, own, source, device)
     files = [_as_it_is(item) for item in row.objects]
     if row.kind == FileKind.NIFTI:
         return write_masks(out, mask, own, like=files[0])
@@ -137,11 +145,14 @@ def _mask(
     axial = reorientation.apply(hu)
     mask = np.zeros(hu.shape, dtype=np.uint8)
     view = reorientation.apply(mask)
-    for first in track(range(0, len(axial), _SLICES_AT_ONCE), f"predict {source}", unit=f"x {_SLICES_AT_ONCE} slices"):
-        some = range(first, min(first + _SLICES_AT_ONCE, len(axial)))
-        view[first : some.stop] = predict_volume(
-            network, card.model.preprocess, axial, geometry, device=device, slices=some
-        )
+    slices: Iterable[int] = range(len(axial))
+    if len(axial) > _LONG:
+        slices = track(slices, f"predict {source}", total=len(axial), unit="slices")
+    for first in slices:
+        if first % _SLICES_AT_ONCE == 0:
+            some = range(first, min(first + _SLICES_AT_ONCE, len(axial)))
+            labels = predict_volume(network, card.model.preprocess, axial, geometry, device=device, slices=some)
+            view[first : some.stop] = labels
     return mask
 
 

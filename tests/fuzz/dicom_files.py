@@ -198,6 +198,10 @@ def reference(path: Path) -> NDArray[np.float64] | None:
                 if data.original_encoding[0]
                 else ("1.2.840.10008.1.2.1" if data.original_encoding[1] else ExplicitVRBigEndian)
             )
+        if "PhotometricInterpretation" not in data:  # pydicom wants it, though no value depends on it
+            data.PhotometricInterpretation = "MONOCHROME2"
+        if "SamplesPerPixel" not in data:
+            data.SamplesPerPixel = 1
         raw = data.pixel_array
         groups = data.get("SharedFunctionalGroupsSequence")
         scale = groups[0].PixelValueTransformationSequence[0] if groups else data
@@ -239,10 +243,9 @@ def _order(data: Any) -> str:
 
 def _places_of_tags(content: bytes) -> list[int]:
     """Return where elements start, as far as the content shows without being parsed."""
-    marks = [struct.pack("<HH", 0x0028, element) for element in (0x10, 0x11, 0x100, 0x101, 0x103, 0x1052, 0x1053, 0x30)]
-    marks += [
-        struct.pack("<HH", *tag) for tag in ((8, 5), (8, 8), (8, 0x16), (0x20, 0x32), (0x20, 0x37), (0x7FE0, 0x10))
-    ]
+    tags = [(0x28, element) for element in (0x10, 0x11, 0x100, 0x101, 0x103, 0x1052, 0x1053, 0x30)]
+    tags += [(8, 5), (8, 8), (8, 0x16), (0x20, 0x32), (0x20, 0x37), (0x7FE0, 0x10)]
+    marks = [struct.pack("<HH", *tag) for tag in tags]
     return [place for mark in marks if (place := content.find(mark)) >= 0] or [132]
 
 
@@ -269,18 +272,10 @@ def deflate_bomb(path: Path, megabytes: int) -> bytes:
     data = pydicom.dcmread(path)
     data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     content = _bytes(data)
-    start = content.index(b"1.2.840.10008.1.2.1.99") + 22
+    start = 144 + int(struct.unpack("<L", content[140:144])[0])  # where the meta header ends, by its own length
+    head = zlib.decompressobj(-15).decompress(content[start:])
+    head = head[: head.index(struct.pack("<HH", 0x7FE0, 0x10))]
+    head += struct.pack("<HH2sHL", 0x7FE0, 0x10, b"OW", 0, megabytes << 20)
     pack = zlib.compressobj(9, zlib.DEFLATED, -15)
-    head = zlib.decompressobj(-15).decompress(content[_deflated_at(content, start) :])
-    head = head[: head.index(struct.pack("<HH", 0x7FE0, 0x10))] + struct.pack(
-        "<HH2sHL", 0x7FE0, 0x10, b"OW", 0, megabytes << 20
-    )
-    packed = [pack.compress(head)] + [pack.compress(bytes(1 << 20)) for _ in range(megabytes)] + [pack.flush()]
-    return content[: _deflated_at(content, start)] + b"".join(packed)
-
-
-def _deflated_at(content: bytes, after: int) -> int:
-    """Return where the meta header ends, by its own length."""
-    del after
-    length = struct.unpack("<L", content[140:144])[0]
-    return 144 + int(length)
+    packed = [pack.compress(head), *(pack.compress(bytes(1 << 20)) for _ in range(megabytes)), pack.flush()]
+    return content[:start] + b"".join(packed)

@@ -138,3 +138,8 @@ def test_empty_labels_and_labels_without_bone_are_refused() -> None:
         to_classes(volume(0), "label.nii", None, None)
     with pytest.raises(LabelError, match=r"label\.nii: the label has no bone"):
         to_classes(volume(1), "label.nii", None, {1: 1})
+
+
+def test_a_label_on_every_second_slice_is_not_taken_for_background_between() -> None:
+    with pytest.raises(LabelError, match="no two neighbouring slices"):
+        covered_slices(axial((5, 8, 6), (6.0, 0.9, 0.8)), SERIES)

@@ -206,3 +206,15 @@ def test_tilted_series_keep_their_tilt(tmp_path: Path) -> None:
     assert series.geometry.close_to(to_axial(geometry)[0])
     with pytest.raises(BonesegError, match="tilted"):
         read(tmp_path, PrepareSettings(max_tilt_degrees=0.5), label=label)
+
+
+def test_a_sheared_nifti_volume_is_named_as_that_and_limited_as_a_tilt(tmp_path: Path) -> None:
+    geometry = place()
+    geometry.affine[1, 0] = np.tan(np.radians(4)) * 3.0
+    nifti(tmp_path / "ct.nii.gz", geometry=geometry)
+    write_label(tmp_path / "label.nii.gz", body()[1], geometry)
+    with pytest.raises(SeriesError, match=r"sheared: two of its axes are 4\.0 degrees off a right angle"):
+        read(tmp_path)
+    series = read(tmp_path, PrepareSettings(max_tilt_degrees=5))
+    assert any("sheared by 4.00 degrees" in warning for warning in series.warnings)
+    assert series.geometry.close_to(to_axial(geometry)[0])

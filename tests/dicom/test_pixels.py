@@ -1,0 +1,315 @@
+"""Stored values become HU as the file says, and where the file contradicts itself, it is refused with the cause."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from numpy.typing import NDArray
+
+from boneseg.dicom.ct import write_ct_series
+from boneseg.dicom.series import read_series, read_slice
+from boneseg.errors import SeriesError
+from boneseg.geometry import axial
+from boneseg.ingest.local import local_series
+
+SHAPE = (3, 64, 64)
+Change = Callable[[pydicom.Dataset], object]
+
+
+def body(seed: int = 0) -> NDArray[np.int16]:
+    """Air around a body with noise and a bright bone; nothing of it touches the border."""
+    random = np.random.default_rng(seed)
+    _, y, x = np.mgrid[: SHAPE[0], : SHAPE[1], : SHAPE[2]]
+    inside, bone = (y - 32) ** 2 + (x - 32) ** 2 < 24**2, (y - 36) ** 2 + (x - 30) ** 2 < 6**2
+    hu = np.where(inside, 40, -1000) + random.integers(-15, 16, SHAPE)
+    return np.where(bone, 1500, hu).astype(np.int16)
+
+
+def slices(folder: Path, change: Change = lambda _: None, hu: NDArray[np.int16] | None = None) -> list[Path]:
+    paths = write_ct_series(folder, body() if hu is None else hu, axial(SHAPE, (3, 0.8, 0.8)), identity=str(folder))
+    for path in paths:
+        data = pydicom.dcmread(path)
+        change(data)
+        data.save_as(path)
+    return paths
+
+
+def store(data: pydicom.Dataset, values: NDArray[np.generic], *, stored: int = 16, signed: bool = False) -> None:
+    data.BitsStored, data.HighBit, data.PixelRepresentation = stored, stored - 1, int(signed)
+    data.PixelData = (values.astype(np.int64) & 0xFFFF).astype("<u2").tobytes()
+
+
+def raw(data: pydicom.Dataset) -> NDArray[np.int64]:
+    return np.frombuffer(data.PixelData, "<u2").astype(np.int64).reshape(SHAPE[1:])
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(SeriesError) as caught:
+        read_slice(path)
+    assert path.name in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("value", [1064, 1024, 1030, 24, 2524])
+def test_padding_that_is_tissue_stays_tissue(tmp_path: Path, value: int) -> None:
+    path = slices(tmp_path, lambda data: data.add_new("PixelPaddingValue", "US", value))[0]
+    assert np.array_equal(read_slice(path), body()[0])
+
+
+def test_even_tissue_without_noise_stays_tissue(tmp_path: Path) -> None:
+    flat = np.where(body() > -500, 40, -1000).astype(np.int16)
+    path = slices(tmp_path, lambda data: data.add_new("PixelPaddingValue", "US", 1064), flat)[0]
+    assert np.array_equal(read_slice(path), flat[0])
+
+
+@pytest.mark.parametrize("value", [0, 3, 1024, 1064, 4000, 63536])
+def test_what_surrounds_the_field_of_view_becomes_air_whatever_its_value(tmp_path: Path, value: int) -> None:
+    y, x = np.mgrid[: SHAPE[1], : SHAPE[2]]
+    outside = (y - 32) ** 2 + (x - 32) ** 2 >= 31**2
+
+    def pad(data: pydicom.Dataset) -> None:
+        store(data, np.where(outside, value, raw(data)))
+        data.add_new("PixelPaddingValue", "US", value)
+
+    path = slices(tmp_path, pad)[0]
+    assert np.array_equal(read_slice(path), np.where(outside, -1024, body()[0]))
+
+
+def test_a_padding_value_written_without_its_sign_is_the_same_bits(tmp_path: Path) -> None:
+    def pad(data: pydicom.Dataset) -> None:
+        values = raw(data) - 1024
+        values[:5] = 200 - 1024
+        store(data, values, signed=True)
+        data.RescaleIntercept = 0
+        data.add_new("PixelPaddingValue", "US", (200 - 1024) & 0xFFFF)
+
+    path = slices(tmp_path, pad)[0]
+    assert (read_slice(path)[:5] == -1024).all()
+    assert np.array_equal(read_slice(path)[5:], body()[0, 5:])
+
+
+def metal(data: pydicom.Dataset) -> None:
+    """Values that need 13 bits, in a file that says 12."""
+    values = raw(data)
+    y, x = np.mgrid[: SHAPE[1], : SHAPE[2]]
+    values += np.maximum(0, 6000 - 300 * np.hypot(y - 20, x - 20)).astype(np.int64)
+    store(data, values, stored=12)
+
+
+def signed_called_unsigned(data: pydicom.Dataset) -> None:
+    data.RescaleIntercept = 0
+    store(data, raw(data) - 1024, signed=False)
+
+
+def signed_12_called_unsigned(data: pydicom.Dataset) -> None:
+    data.RescaleIntercept = 0
+    store(data, (raw(data) - 1024) & 0xFFF, stored=12, signed=False)
+
+
+def unsigned_called_signed(data: pydicom.Dataset) -> None:
+    store(data, raw(data), stored=12, signed=True)
+
+
+def high_bit_too_high(data: pydicom.Dataset) -> None:
+    data.BitsStored, data.HighBit = 12, 14
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (metal, "BitsStored does not fit"),
+        (signed_called_unsigned, "PixelRepresentation does not fit"),
+        (signed_12_called_unsigned, "PixelRepresentation does not fit"),
+        (unsigned_called_signed, "PixelRepresentation does not fit"),
+        (high_bit_too_high, "HighBit does not fit"),
+    ],
+)
+def test_bits_that_do_not_hold_the_values_are_refused_rather_than_wrapped(
+    tmp_path: Path, change: Change, cause: str
+) -> None:
+    assert cause in refusal(slices(tmp_path, change)[0])
+
+
+@pytest.mark.parametrize("bits", [0x1000, 0x8000, 0xA000, 0xF000])
+@pytest.mark.parametrize("where", ["everywhere", "an overlay", "here and there"])
+def test_what_lies_above_the_stored_bits_is_dropped(tmp_path: Path, bits: int, where: str) -> None:
+    marked = np.ones(SHAPE[1:], dtype=bool)
+    if where == "an overlay":
+        marked[:] = False
+        marked[20:40, 30:32] = True
+    if where == "here and there":
+        marked = np.random.default_rng(0).random(SHAPE[1:]) < 0.5
+    path = slices(tmp_path, lambda data: store(data, raw(data) | np.where(marked, bits, 0), stored=12))[0]
+    assert np.array_equal(read_slice(path), body()[0])
+
+
+def test_values_kept_in_the_upper_bits_are_shifted_down(tmp_path: Path) -> None:
+    def shift(data: pydicom.Dataset) -> None:
+        store(data, raw(data) << 4)
+        data.BitsStored, data.HighBit = 12, 15
+
+    assert np.array_equal(read_slice(slices(tmp_path, shift)[0]), body()[0])
+
+
+def test_signed_values_of_fewer_bits_come_back_with_or_without_their_sign_carried_up(tmp_path: Path) -> None:
+    for name, mask in (("carried", 0xFFFF), ("not", 0x0FFF)):
+
+        def signed(data: pydicom.Dataset, mask: int = mask) -> None:
+            data.RescaleIntercept = 0
+            store(data, (raw(data) - 1024) & mask, stored=12, signed=True)
+
+        assert np.array_equal(read_slice(slices(tmp_path / name, signed)[0]), body()[0])
+
+
+@pytest.mark.parametrize("bits", [8, 32])
+def test_pixels_of_other_widths_are_read_where_they_are_hu(tmp_path: Path, bits: int) -> None:
+    def wide(data: pydicom.Dataset) -> None:
+        data.BitsAllocated = data.BitsStored = bits
+        data.HighBit = bits - 1
+        data.RescaleSlope, data.RescaleIntercept = (20, -1000) if bits == 8 else (1, -1024)
+        values = np.clip(raw(data) // 20, 0, 255) if bits == 8 else raw(data)
+        data.PixelData = values.astype(f"<u{bits // 8}").tobytes()
+
+    expected = np.clip((body()[0].astype(int) + 1024) // 20, 0, 255) * 20 - 1000 if bits == 8 else body()[0]
+    assert np.array_equal(read_slice(slices(tmp_path, wide)[0]), expected)
+
+
+def windowed(data: pydicom.Dataset) -> None:
+    values = np.clip(raw(data) - 900, 0, 255)
+    data.BitsAllocated = data.BitsStored = 8
+    data.HighBit = 7
+    data.PixelData = values.astype("u1").tobytes()
+    del data.RescaleSlope, data.RescaleIntercept
+
+
+@pytest.mark.parametrize("sop_class", ["1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.7"])
+def test_a_windowed_picture_is_called_what_it_is(tmp_path: Path, sop_class: str) -> None:
+    def screenshot(data: pydicom.Dataset) -> None:
+        windowed(data)
+        data.SOPClassUID = sop_class
+
+    slices(tmp_path, screenshot)
+    rows, problems = local_series(tmp_path)
+    assert rows == ()
+    assert "window applied" in problems[0].reason
+    assert "export the original CT" in problems[0].reason
+
+
+@pytest.mark.parametrize(
+    ("keyword", "text", "cause"),
+    [
+        ("RescaleSlope", "nan", "RescaleSlope is no finite number"),
+        ("RescaleSlope", "inf", "RescaleSlope is no finite number"),
+        ("RescaleSlope", "0", "RescaleSlope of 0"),
+        ("RescaleSlope", "-1", "RescaleSlope of -1"),
+        ("RescaleSlope", "1e30", "RescaleSlope of 1e"),
+        ("RescaleSlope", "1e-30", "RescaleSlope of 1e-30"),
+        ("RescaleSlope", "one", "RescaleSlope"),
+        ("RescaleSlope", "1\\2", "RescaleSlope"),
+        ("RescaleIntercept", "nan", "RescaleIntercept is no finite number"),
+        ("RescaleIntercept", "-inf", "RescaleIntercept is no finite number"),
+        ("RescaleIntercept", "1e30", "RescaleIntercept of 1e"),
+        ("NumberOfFrames", "many", "NumberOfFrames"),
+        ("NumberOfFrames", "-3", "NumberOfFrames of -3"),
+        ("NumberOfFrames", "100000", "bytes of pixels"),
+    ],
+)
+def test_numbers_that_no_ct_has_are_refused_by_name(tmp_path: Path, keyword: str, text: str, cause: str) -> None:
+    path = slices(tmp_path)[0]
+    raw_value(path, keyword, text)
+    assert cause in refusal(path)
+    _, problems = local_series(tmp_path)
+    assert any(cause in problem.reason and problem.source == path.name for problem in problems)
+
+
+def raw_value(path: Path, keyword: str, text: str) -> None:
+    """Write a text as it is; pydicom would refuse it."""
+    data = pydicom.dcmread(path)
+    tag, value = pydicom.tag.Tag(keyword), (text + " " * (len(text) % 2)).encode()
+    vr = pydicom.datadict.dictionary_VR(tag)
+    data._dict[tag] = pydicom.dataelem.RawDataElement(tag, vr, len(value), value, 0, False, True)
+    data.save_as(path)
+
+
+@pytest.mark.parametrize("keyword", ["RescaleSlope", "RescaleIntercept"])
+def test_half_a_rescale_is_refused(tmp_path: Path, keyword: str) -> None:
+    assert f"no {keyword}" in refusal(slices(tmp_path, lambda data: delattr(data, keyword))[0])
+
+
+def test_one_slice_without_rescale_among_others_is_refused_by_name(tmp_path: Path) -> None:
+    paths = slices(tmp_path)
+    data = pydicom.dcmread(paths[1])
+    del data.RescaleSlope, data.RescaleIntercept
+    data.save_as(paths[1])
+    with pytest.raises(SeriesError, match=r"slice-0002\.dcm: 1 of 3 slices have no RescaleSlope"):
+        read_series(paths)
+
+
+def test_each_slice_is_rescaled_by_its_own_numbers(tmp_path: Path) -> None:
+    paths = slices(tmp_path)
+    data = pydicom.dcmread(paths[1])
+    store(data, 2 * (body()[1].astype(int) + 2047))
+    data.RescaleSlope, data.RescaleIntercept = 0.5, -2047
+    data.save_as(paths[1])
+    assert np.array_equal(read_series(paths)[0], body())
+
+
+@pytest.mark.parametrize("unit", ["MGML", "Z_EFF", "ED", "OD"])
+def test_maps_of_other_quantities_are_not_taken_for_hu(tmp_path: Path, unit: str) -> None:
+    assert f"{unit}, not HU" in refusal(slices(tmp_path, lambda data: setattr(data, "RescaleType", unit))[0])
+
+
+def lut(data: pydicom.Dataset, **tags: object) -> None:
+    table = pydicom.Dataset()
+    for name, value in tags.items():
+        table.add_new(name, "US", value)
+    data.ModalityLUTSequence = [table]
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {},
+        {"LUTDescriptor": [256, 0, 16]},
+        {"LUTData": [1] * 256},
+        {"LUTDescriptor": [256, 0], "LUTData": [1] * 256},
+        {"LUTDescriptor": [256, 0, 99], "LUTData": [1] * 256},
+        {"LUTDescriptor": [256, 0, 16], "LUTData": [1] * 9},
+    ],
+)
+def test_an_incomplete_lookup_table_is_named(tmp_path: Path, tags: dict[str, object]) -> None:
+    assert "Modality LUT" in refusal(slices(tmp_path, lambda data: lut(data, **tags))[0])
+
+
+def test_the_display_of_a_ct_does_not_change_its_hu(tmp_path: Path) -> None:
+    path = slices(tmp_path, lambda data: setattr(data, "PhotometricInterpretation", "MONOCHROME1"))[0]
+    assert np.array_equal(read_slice(path), body()[0])
+
+
+@pytest.mark.parametrize("kind", ["PALETTE COLOR", "RGB", "YBR_FULL"])
+def test_colours_are_not_ct(tmp_path: Path, kind: str) -> None:
+    assert "colour" in refusal(slices(tmp_path, lambda data: setattr(data, "PhotometricInterpretation", kind))[0])
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("Rows", 63),
+        ("Rows", 65),
+        ("Columns", 63),
+        ("Columns", 1),
+        ("Rows", 65535),
+        ("BitsAllocated", 8),
+        ("BitsAllocated", 32),
+        ("BitsAllocated", 12),
+        ("BitsStored", 0),
+        ("BitsStored", 17),
+        ("HighBit", 3),
+        ("SamplesPerPixel", 3),
+        ("PixelRepresentation", 2),
+    ],
+)
+def test_numbers_that_disagree_with_the_pixels_are_refused(tmp_path: Path, keyword: str, value: int) -> None:
+    refusal(slices(tmp_path, lambda data: setattr(data, keyword, value))[0])
