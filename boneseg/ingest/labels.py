@@ -147,15 +147,15 @@ def _known(candidates: list[_Candidate], facts: Sequence[ObjectFacts], images: I
                 if index not in below.setdefault(folder, []):
                     below[folder].append(index)
     damaged = [item for item in facts if item.kind == Kind.BROKEN]
-    unread = [item for item in facts if item.kind == Kind.IGNORED and item.is_picture]
-    unread += [item for item in damaged if item.geometry is not None or _may_be_image(item)]
+    unread = [item for item in facts if item.kind == Kind.IGNORED and item.is_picture and may_be_image(item)]
+    unread += [item for item in damaged if item.geometry is not None or may_be_image(item)]
     places = {(place.path, place.folder): place for place in (_place(item, prefix) for item in unread)}
     broken = frozenset(item.series for item in damaged if item.series and item.file == FileKind.DICOM)
     return _Known(candidates, list(places.values()), below, broken)
 
 
-def _may_be_image(item: ObjectFacts) -> bool:
-    """Say whether a damaged file may have been the CT of a label, not a label itself."""
+def may_be_image(item: ObjectFacts) -> bool:
+    """Say whether a file that is not read may be the image of a label, not a label itself."""
     path = PurePosixPath(item.ref.key)
     found = words(" ".join((*path.parent.parts[-1:], path.name.split(".")[0])))
     called_label = not _LABEL_WORDS.isdisjoint(found) or meaning(found) != Meaning.UNKNOWN

@@ -18,7 +18,7 @@ from boneseg.errors import SeriesError
 from boneseg.geometry import Geometry
 from boneseg.ingest.facts import Kind, ObjectFacts
 from boneseg.ingest.grouping import Group, Slices, distance, doubled, first_in_order, folder_of, group_slices, plane_of
-from boneseg.ingest.labels import Recognised, assign_labels
+from boneseg.ingest.labels import Recognised, assign_labels, may_be_image
 from boneseg.storage.catalogue import FileKind, GeometryRecord, Problem, SeriesRow
 from boneseg.storage.hashing import combine, pseudonym
 
@@ -102,7 +102,8 @@ def _images(facts: list[ObjectFacts]) -> set[str]:
     images = set()
     for item in facts:
         was_image = item.kind == Kind.BROKEN and (item.geometry is not None or item.file == FileKind.DICOM)
-        if item.kind in (Kind.SLICE, Kind.VOLUME) or was_image or (item.kind == Kind.IGNORED and item.is_picture):
+        foreign = item.kind == Kind.IGNORED and item.is_picture and may_be_image(item)
+        if item.kind in (Kind.SLICE, Kind.VOLUME) or was_image or foreign:
             images.add(item.ref.key)
     return images
 
