@@ -18,6 +18,31 @@ Affine = NDArray[np.float64]
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _CODES = (("R", "L"), ("A", "P"), ("I", "S"))
 _AXIAL = np.eye(3)[::-1]  # slice -> +z, row -> +y, column -> +x
+EVEN_MM, _EVEN_SHARE = 0.1, 0.2
+"""Slices are even where none lies farther than this, in mm and in distances of two slices, from its regular place."""
+_CORNERS = np.array([[z, y, x] for z in (0, 1) for y in (0, 1) for x in (0, 1)], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Uneven:
+    """Where slices lie that are not evenly apart.
+
+    Attributes:
+        axis: the array's axis that counts these slices: 0 as read, another one where axial order exchanges axes.
+        offsets: mm from the first slice to each slice along the affine's direction of that axis; rises from 0.
+    """
+
+    axis: int
+    offsets: tuple[float, ...]
+
+    def part(self, kept: slice) -> Uneven:
+        """Return the offsets of some of the slices, which may be even among themselves."""
+        some = self.offsets[kept]
+        return Uneven(self.axis, tuple(offset - some[0] for offset in some))
+
+    def reversed(self) -> Uneven:
+        """Return the offsets of the slices counted from the other end."""
+        return Uneven(self.axis, tuple(self.offsets[-1] - offset for offset in reversed(self.offsets)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,15 +51,18 @@ class Geometry:
 
     Attributes:
         shape: voxels as (slices, rows, columns).
-        affine: 4x4, from index (slice, row, column, 1) to LPS millimetres (x, y, z, 1).
+        affine: 4x4, from index (slice, row, column, 1) to LPS millimetres (x, y, z, 1). Where slices are uneven, its
+            step is their mean distance: the first and the last slice lie where it says, those between do not.
+        uneven: where the slices lie if not evenly apart; none = as the affine says.
     """
 
     shape: tuple[int, int, int]
     affine: Affine
+    uneven: Uneven | None = None
 
     @property
     def spacing(self) -> tuple[float, float, float]:
-        """Millimetres between neighbouring voxels as (slice, row, column)."""
+        """Millimetres between neighbouring voxels as (slice, row, column); the mean where slices are uneven."""
         lengths = np.linalg.norm(self.affine[:3, :3], axis=0)
         return float(lengths[0]), float(lengths[1]), float(lengths[2])
 
@@ -58,15 +86,79 @@ class Geometry:
 
     def to_patient(self, indices: NDArray[np.float64]) -> NDArray[np.float64]:
         """Map indices (N, 3) as (slice, row, column) to LPS millimetres (N, 3) as (x, y, z)."""
+        if self.uneven is not None:
+            indices = self._moved(indices, np.arange(len(self.uneven.offsets), dtype=np.float64), self._places())
         return indices @ self.affine[:3, :3].T + self.affine[:3, 3]
 
+    def to_index(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Map LPS millimetres (N, 3) to indices (N, 3) with fractions: the inverse of ``to_patient``."""
+        inverse = np.linalg.inv(self.affine)
+        indices: NDArray[np.float64] = points @ inverse[:3, :3].T + inverse[:3, 3]
+        if self.uneven is None:
+            return indices
+        return self._moved(indices, self._places(), np.arange(len(self.uneven.offsets), dtype=np.float64))
+
     def close_to(self, other: Geometry, tolerance_mm: float = 0.1) -> bool:
-        """Say whether both have the same shape and every corner lies within ``tolerance_mm``."""
+        """Say whether both have the same shape and every corner of every slice lies within ``tolerance_mm``."""
         if self.shape != other.shape:
             return False
-        corners = np.array([[z, y, x] for z in (0, 1) for y in (0, 1) for x in (0, 1)], dtype=np.float64)
-        corners *= np.array(self.shape) - 1
-        return bool(np.abs(self.to_patient(corners) - other.to_patient(corners)).max() <= tolerance_mm)
+        points = _CORNERS * (np.array(self.shape) - 1)
+        for uneven in (self.uneven, other.uneven):
+            if uneven is not None:
+                along = np.repeat(points, len(uneven.offsets), axis=0)
+                along[:, uneven.axis] = np.tile(np.arange(len(uneven.offsets)), len(points))
+                points = np.concatenate([points, along])
+        return bool(np.abs(self.to_patient(points) - other.to_patient(points)).max() <= tolerance_mm)
+
+    def slices_in(self, other: Geometry, tolerance: float = 0.2) -> NDArray[np.int64] | None:
+        """Find this volume's slices among another's: every voxel must lie on one of the other's voxels.
+
+        Args:
+            other: may have more slices, evenly apart or not; rows and columns must be the same.
+            tolerance: how far, in voxels of ``other``, a voxel may lie beside it.
+
+        Returns:
+            For each slice of this volume its number in ``other``, rising; none where it is not on the other's voxels.
+        """
+        if self.shape[1:] != other.shape[1:] or self.shape[0] > other.shape[0]:
+            return None
+        corners = _CORNERS[:4] * (0, *(size - 1 for size in self.shape[1:]))
+        points = np.tile(corners, (self.shape[0], 1))
+        points[:, 0] = np.repeat(np.arange(self.shape[0]), len(corners))
+        found = other.to_index(self.to_patient(points))
+        numbers = np.rint(found[:: len(corners), 0]).astype(np.int64)
+        wanted = points.copy()
+        wanted[:, 0] = np.repeat(numbers, len(corners))
+        on_grid = np.abs(found - wanted).max() <= tolerance and numbers[0] >= 0 and numbers[-1] < other.shape[0]
+        return numbers if on_grid and (np.diff(numbers) > 0).all() else None
+
+    def part(self, kept: slice) -> Geometry:
+        """Return the geometry of some neighbouring slices: ``kept`` has a start and a stop, and no step."""
+        places, affine = np.arange(self.shape[0], dtype=np.float64)[kept], self.affine.copy()
+        first = np.array([[places[0], 0.0, 0.0]])
+        shape = (len(places), self.shape[1], self.shape[2])
+        affine[:3, 3] = self.to_patient(first)[0]
+        if self.uneven is None or self.uneven.axis != 0:
+            return Geometry(shape, affine, self.uneven)
+        rest = self.uneven.part(kept)
+        if len(places) > 1:
+            affine[:3, 0] *= rest.offsets[-1] / (len(places) - 1) / self.spacing[0]
+        return Geometry(shape, affine, None if are_even(np.array(rest.offsets)) else rest)
+
+    def _places(self) -> NDArray[np.float64]:
+        """Return where uneven slices lie in units of their mean distance: what the affine multiplies."""
+        assert self.uneven is not None
+        return np.array(self.uneven.offsets) / self.spacing[self.uneven.axis]
+
+    def _moved(
+        self, indices: NDArray[np.float64], known: NDArray[np.float64], values: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Map the uneven axis' index from ``known`` to ``values``, in steps of one beyond the volume's ends."""
+        assert self.uneven is not None
+        moved = np.array(indices, dtype=np.float64)
+        given = moved[:, self.uneven.axis]
+        moved[:, self.uneven.axis] = np.interp(given, known, values) + (given - np.clip(given, known[0], known[-1]))
+        return moved
 
     def _permutation(self) -> tuple[list[int], list[float]]:
         """For each array axis: the patient axis it runs along most, and the sign of its direction."""
@@ -123,7 +215,24 @@ def to_axial(geometry: Geometry) -> tuple[Geometry, Reorientation]:
     for position in flips:
         affine[:3, 3] += affine[:3, position] * (shape[position] - 1)
         affine[:3, position] *= -1
-    return Geometry(shape, affine), Reorientation(order, flips)
+    uneven = geometry.uneven
+    if uneven is not None:
+        turned = Uneven(order.index(uneven.axis), uneven.offsets)
+        uneven = turned.reversed() if turned.axis in flips else turned
+    return Geometry(shape, affine, uneven), Reorientation(order, flips)
+
+
+def are_even(offsets: NDArray[np.float64]) -> bool:
+    """Say whether slices lie evenly apart, but for what rounding of their positions does.
+
+    Args:
+        offsets: mm of each slice along the line of slices, sorted.
+    """
+    if len(offsets) < 3:
+        return True
+    regular = np.linspace(offsets[0], offsets[-1], len(offsets))
+    step = abs(float(offsets[-1] - offsets[0])) / (len(offsets) - 1)
+    return bool(np.abs(offsets - regular).max() <= min(EVEN_MM, _EVEN_SHARE * step))
 
 
 def from_dicom(
@@ -145,7 +254,8 @@ def from_dicom(
         thickness: mm between slices where there is only one slice.
 
     Returns:
-        The geometry by DICOM PS3.3 C.7.6.2.1.1, with the slice step from the first to the last position.
+        The geometry by DICOM PS3.3 C.7.6.2.1.1, with the slice step from the first to the last position, and where
+        the slices lie if they are not evenly apart.
     """
     along_row, along_column = orientation[:3], orientation[3:]
     affine = np.eye(4)
@@ -156,7 +266,16 @@ def from_dicom(
     affine[:3, 1] = along_column * pixel_spacing[0]
     affine[:3, 2] = along_row * pixel_spacing[1]
     affine[:3, 3] = positions[0]
-    return Geometry((len(positions), rows, columns), affine)
+    offsets = _offsets(positions)
+    uneven = None if are_even(offsets) else Uneven(0, tuple(float(offset) for offset in offsets))
+    return Geometry((len(positions), rows, columns), affine, uneven)
+
+
+def _offsets(positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return mm of each position along the line from the first to the last."""
+    line = positions[-1] - positions[0]
+    offsets: NDArray[np.float64] = (positions - positions[0]) @ line / max(float(np.linalg.norm(line)), 1e-9)
+    return offsets
 
 
 def from_nifti(shape: tuple[int, int, int], affine_ras: Affine) -> Geometry:

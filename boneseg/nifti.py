@@ -1,39 +1,117 @@
-"""NIfTI volumes in and out (the only place that imports nibabel)."""
+"""NIfTI volumes in and out (the only place that imports nibabel, with ``nifti_header``)."""
+
+from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import IOBase
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
-from nibabel.fileholders import FileHolder
 from numpy.typing import NDArray
 
+from boneseg.budget import check_volume, claim
 from boneseg.errors import SeriesError
-from boneseg.geometry import Geometry, from_nifti, to_nifti_affine
+from boneseg.geometry import Geometry, to_nifti_affine
+from boneseg.nifti_header import HEADER_BYTES, NiftiHeader, parse_header, version_of
+
+_PIECE_VOXELS = 1 << 18
+_WORK_BYTES = 40
+"""What a voxel takes while it is scaled, rounded and compared."""
+_DEFLATE_RATIO = 1032
+"""No deflated byte unpacks to more."""
+_GZIP = b"\x1f\x8b"
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Some rows of one slice.
+
+    Attributes:
+        slice: which slice they are of.
+        row: the first of them.
+        values: (rows, columns), scaled as the header says, and as they are stored where it does not scale.
+    """
+
+    slice: int
+    row: int
+    values: NDArray[Any]
 
 
 def is_nifti(path: Path) -> bool:
     """Say whether a file is a NIfTI volume (.nii or .nii.gz) by its content; its name plays no part."""
     try:
         with _stream(path) as stream:
-            return _version(stream) is not None
+            return version_of(stream.read(HEADER_BYTES)) is not None
     except (OSError, EOFError, zlib.error):
         return False
+
+
+def read_header(path: Path) -> NiftiHeader:
+    """Read and check the header of a NIfTI volume.
+
+    Raises:
+        SeriesError: not NIfTI, damaged, not three-dimensional, at no possible place, or too large.
+    """
+    with _stream(path) as stream, _named(path):
+        header = parse_header(stream.read(HEADER_BYTES), path.name)
+    check_volume(path.name, 2 * math.prod(header.geometry.shape))
+    return header
+
+
+def check_length(path: Path, header: NiftiHeader) -> None:
+    """Refuse a file that cannot hold what its header says, before room for it is made.
+
+    Raises:
+        SeriesError: it is cut short, or longer than its header says.
+    """
+    with path.open("rb") as file:
+        compressed = file.read(2) == _GZIP
+    stored = path.stat().st_size
+    if stored * (_DEFLATE_RATIO if compressed else 1) < header.end:
+        raise _cut(path.name, header)
+    if not compressed and stored > header.end:
+        raise _longer(path.name, f"{stored - header.end} bytes")
 
 
 def read_geometry(path: Path) -> Geometry:
     """Read the geometry of a NIfTI volume without its voxels.
 
     Raises:
-        SeriesError: not NIfTI, or not three-dimensional.
+        SeriesError: as ``read_header``.
     """
-    with _opened(path) as (_, geometry):
-        return geometry
+    return read_header(path).geometry
+
+
+def read_pieces(path: Path, header: NiftiHeader) -> Iterator[Piece]:
+    """Read the voxels piece by piece, in order, in little memory; the last piece comes before the file is proven whole.
+
+    Args:
+        path: the file.
+        header: as ``read_header`` gave it.
+
+    Raises:
+        SeriesError: the file is damaged, cut short, or longer than its header says. The check of a compressed file
+            is at its very end, so nothing that was read counts before the iteration has ended.
+    """
+    slices, rows, columns = header.geometry.shape
+    some = max(1, min(rows, _PIECE_VOXELS // columns))
+    work = some * columns * (2 * header.kind.itemsize + _WORK_BYTES)
+    with claim(path.name, work), _stream(path) as stream, _named(path):
+        _skip(stream, header.offset, header)
+        for index in range(slices):
+            for row in range(0, rows, some):
+                count = min(some, rows - row)
+                stored = _exactly(stream, count * columns * header.kind.itemsize, header)
+                raw = np.frombuffer(stored, dtype=header.kind).reshape(count, columns)
+                yield Piece(index, row, _scaled(raw, header))
+        if stream.read(1):  # reads on to the check sum where the file is compressed
+            raise _longer(path.name, "more")
 
 
 def read_volume(path: Path) -> tuple[NDArray[Any], Geometry]:
@@ -43,24 +121,15 @@ def read_volume(path: Path) -> tuple[NDArray[Any], Geometry]:
         Voxels as (slice, row, column), scaled as the header says and kept integral where they are, and the geometry.
 
     Raises:
-        SeriesError: not NIfTI, not three-dimensional, or truncated.
+        SeriesError: as ``read_header`` and ``read_pieces``.
     """
-    with _opened(path) as (image, geometry):
-        try:
-            voxels = np.asanyarray(image.dataobj)
-        except Exception as error:  # nibabel passes on whatever zlib or numpy raise on a damaged file
-            raise SeriesError(f"{path.name}: the NIfTI file is damaged or cut short; copy it again") from error
-        return np.ascontiguousarray(voxels.reshape(geometry.shape[::-1]).transpose(2, 1, 0)), geometry
-
-
-def read_first_slice(path: Path) -> NDArray[Any] | None:
-    """Read the first slice (row, column) of a volume that may be cut short; none where even that is missing."""
-    with _opened(path) as (image, _):
-        try:
-            first: NDArray[Any] = np.asanyarray(image.dataobj[:, :, 0]).reshape(image.shape[:2]).T
-        except Exception:  # as in read_volume
-            return None
-    return first
+    header = read_header(path)
+    check_length(path, header)
+    kind = np.dtype(np.float64) if header.scaled else header.kind.newbyteorder("=")
+    voxels = np.empty(header.geometry.shape, dtype=kind)
+    for piece in read_pieces(path, header):
+        voxels[piece.slice, piece.row : piece.row + len(piece.values)] = piece.values
+    return voxels, header.geometry
 
 
 def write_volume(path: Path, voxels: NDArray[Any], geometry: Geometry) -> None:
@@ -76,35 +145,60 @@ def write_volume(path: Path, voxels: NDArray[Any], geometry: Geometry) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _stream(path: Path) -> IOBase:
+def _stream(path: Path) -> BinaryIO:
     with path.open("rb") as file:
-        compressed = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path) if compressed else path.open("rb")
+        compressed = file.read(2) == _GZIP
+    return cast(BinaryIO, gzip.open(path)) if compressed else path.open("rb")
 
 
-def _version(stream: IOBase) -> Any:
-    """Return nibabel's class for the header that a stream starts with, or none."""
-    start = stream.read(540)
-    stream.seek(0)
-    if start[344:348] == b"n+1\0":
-        return nib.Nifti1Image
-    return nib.Nifti2Image if start[4:8] == b"n+2\0" else None
+def _scaled(raw: NDArray[Any], header: NiftiHeader) -> NDArray[Any]:
+    if not header.scaled:
+        return raw.astype(header.kind.newbyteorder("="), copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is found among the values
+        values: NDArray[np.float64] = raw.astype(np.float64)
+        values *= header.slope
+        values += header.inter
+    return values
+
+
+def _exactly(stream: BinaryIO, size: int, header: NiftiHeader) -> bytearray:
+    data = bytearray(size)
+    view, filled = memoryview(data), 0
+    while filled < size:
+        count = stream.readinto(view[filled:])  # type: ignore[attr-defined]
+        if not count:
+            raise _cut(header.name, header)
+        filled += count
+    return data
+
+
+def _skip(stream: BinaryIO, size: int, header: NiftiHeader) -> None:
+    for start in range(0, size, _PIECE_VOXELS):
+        _exactly(stream, min(_PIECE_VOXELS, size - start), header)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, Geometry]]:
-    # By content: a file in the local cache has no suffix that nibabel could go by.
-    with _stream(path) as stream:
-        try:
-            holder = FileHolder(fileobj=stream)
-            image = _version(stream).from_file_map({"header": holder, "image": holder})
-            shape = tuple(int(size) for size in image.shape)
-        except Exception as error:  # nibabel has no common base for a damaged header
-            raise SeriesError(f"{path.name}: not a readable NIfTI file; copy it again or convert it") from error
-        while len(shape) > 3 and shape[-1] == 1:
-            shape = shape[:-1]
-        if len(shape) != 3:
-            raise SeriesError(
-                f"{path.name}: a volume must have 3 dimensions, this one has {len(shape)}; split it first"
-            )
-        yield image, from_nifti((shape[2], shape[1], shape[0]), np.asarray(image.affine, dtype=np.float64))
+def _named(path: Path) -> Iterator[None]:
+    """Say of a compressed file what is wrong with it."""
+    try:
+        yield
+    except EOFError as error:
+        raise _damaged(path.name, "the compressed data end too early") from error
+    except zlib.error as error:
+        raise _damaged(path.name, "the compressed data cannot be unpacked") from error
+    except gzip.BadGzipFile as error:
+        follows = "Not a gzipped file" in str(error)
+        why = "something else follows the compressed data" if follows else "the compressed data fail their check sum"
+        raise _damaged(path.name, why) from error
+
+
+def _cut(name: str, header: NiftiHeader) -> SeriesError:
+    return _damaged(name, f"the header speaks of {header.end} bytes, the file has fewer")
+
+
+def _longer(name: str, much: str) -> SeriesError:
+    return _damaged(name, f"it goes on for {much} after the voxels of which its header speaks")
+
+
+def _damaged(name: str, why: str) -> SeriesError:
+    return SeriesError(f"{name}: the NIfTI file is damaged or cut short ({why}); copy it again or convert it again")

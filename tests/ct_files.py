@@ -7,7 +7,7 @@ import pydicom
 from numpy.typing import NDArray
 
 from boneseg.dicom.ct import write_ct_series
-from boneseg.dicom.segmentation import write_segmentation
+from boneseg.dicom.segmentation_write import write_segmentation
 from boneseg.geometry import Geometry, axial
 from boneseg.nifti import write_volume
 

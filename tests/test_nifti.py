@@ -1,5 +1,7 @@
+import gzip
 import resource
 import shutil
+import tracemalloc
 from itertools import permutations
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import SimpleITK
 
 from boneseg.errors import SeriesError
 from boneseg.geometry import Geometry, axial, to_axial
-from boneseg.nifti import is_nifti, read_first_slice, read_geometry, read_volume, write_volume
+from boneseg.nifti import is_nifti, read_geometry, read_header, read_pieces, read_volume, write_volume
 
 SHAPE = (3, 4, 5)
 
@@ -111,9 +113,10 @@ def test_cut_file_is_named_but_tells_its_place(tmp_path: Path, name: str) -> Non
     with pytest.raises(SeriesError, match=r"x\.nii.*damaged or cut short"):
         read_volume(path)
     assert read_geometry(path).shape == noise.shape
-    first = read_first_slice(path)
-    assert first is not None
-    assert np.array_equal(first, noise[0])
+    pieces = read_pieces(path, read_header(path))
+    assert np.array_equal(next(pieces).values, noise[0])  # enough to tell that it was CT
+    with pytest.raises(SeriesError, match="damaged or cut short"):
+        list(pieces)
 
 
 def test_file_that_is_no_nifti_is_named(tmp_path: Path) -> None:
@@ -133,3 +136,66 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, voxel
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert np.array_equal(read_volume(tmp_path / "x.nii")[0], voxels)
     assert [path.name for path in tmp_path.iterdir()] == ["x.nii"]
+
+
+def test_a_flipped_bit_in_a_compressed_file_is_found_wherever_it_is(tmp_path: Path, voxels: np.ndarray) -> None:
+    """Also in the check sum, which stands behind the last voxel."""
+    path = tmp_path / "x.nii.gz"
+    write_volume(path, voxels, tilted())
+    whole = path.read_bytes()
+    harmless = set(range(4, 10))  # date, and by which system it was compressed
+    for place in sorted(set(range(2, len(whole), 7)) | set(range(len(whole) - 8, len(whole)))):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x10
+        path.write_bytes(damaged)
+        if place in harmless:
+            assert np.array_equal(read_volume(path)[0], voxels)
+        else:
+            with pytest.raises(SeriesError, match=r"^x\.nii\.gz: "):
+                read_volume(path)
+
+
+@pytest.mark.parametrize(
+    ("extra", "why"),
+    [(b"garbage", "something else follows"), (gzip.compress(b"more"), "it goes on for more"), (b"\0" * 512, None)],
+)
+def test_what_follows_the_voxels_is_not_passed_over(
+    tmp_path: Path, voxels: np.ndarray, extra: bytes, why: str | None
+) -> None:
+    path = tmp_path / "x.nii.gz"
+    write_volume(path, voxels, tilted())
+    path.write_bytes(path.read_bytes() + extra)
+    if why is None:
+        assert np.array_equal(read_volume(path)[0], voxels)  # padding, as gzip itself allows
+    else:
+        with pytest.raises(SeriesError, match=why):
+            read_volume(path)
+
+
+@pytest.mark.parametrize("shape", [(3, 700, 900), (2, 3, 300_000), (5, 2, 2)])
+def test_pieces_make_up_the_volume(tmp_path: Path, shape: tuple[int, int, int]) -> None:
+    values = np.random.default_rng(0).integers(-1000, 1000, shape).astype(np.int16)
+    nib.save(nib.Nifti2Image(values.transpose(2, 1, 0), np.diag([0.1, 1, 1, 1])), tmp_path / "x.nii.gz")
+    assert np.array_equal(read_volume(tmp_path / "x.nii.gz")[0], values)
+
+
+def test_a_small_file_that_unpacks_to_gigabytes_takes_no_memory(tmp_path: Path) -> None:
+    header = nib.Nifti1Header()
+    header.set_data_shape((1000, 1000, 1500))
+    header.set_data_dtype(np.uint8)
+    header.set_sform(np.diag([1.0, 1.0, 1.0, 1.0]), 1)
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    with gzip.open(tmp_path / "bomb.nii.gz", "wb", compresslevel=1) as file:
+        file.write(header.binaryblock + bytes(4))
+        for _ in range(20):
+            file.write(bytes(1 << 20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(SeriesError, match="the file has fewer"):
+            read_volume(tmp_path / "bomb.nii.gz")
+        with pytest.raises(SeriesError, match=r"the compressed data end|the file has fewer"):
+            for _ in read_pieces(tmp_path / "bomb.nii.gz", read_header(tmp_path / "bomb.nii.gz")):
+                pass
+        assert tracemalloc.get_traced_memory()[1] < 30_000_000
+    finally:
+        tracemalloc.stop()

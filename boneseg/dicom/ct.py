@@ -65,7 +65,7 @@ def orientation_of(geometry: Geometry) -> list[float]:
 
 def position_of(geometry: Geometry, index: int) -> list[float]:
     """Return ImagePositionPatient of a slice: the LPS millimetres of its first pixel."""
-    return [float(value) for value in geometry.affine[:3, 3] + index * geometry.affine[:3, 0]]
+    return [float(value) for value in geometry.to_patient(np.array([[index, 0.0, 0.0]]))[0]]
 
 
 def _common(identity: str, patient_id: str, description: str) -> Dataset:

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
-from pydicom.pixels.processing import apply_modality_lut
-from pydicom.uid import UID
 
-from boneseg.dicom.header import SliceHeader, StoredPixels, damaged, read_header
+from boneseg.budget import check_volume
+from boneseg.dicom.header import SliceHeader, read_frames
+from boneseg.dicom.pixels import AIR_HU, check_picture, read_planes
 from boneseg.errors import SeriesError
 from boneseg.geometry import Geometry, from_dicom
 
-AIR_HU = -1024
-"""Lowest HU that is kept. What lies outside the scanner's field of view becomes air, whatever its padding value was."""
-_HIGHEST_HU = 32767
+__all__ = ["AIR_HU", "SortedSeries", "read_series", "read_slice", "sort_slices"]
+
 _SAME_DIRECTION = 1e-3
 _SAME_POSITION_MM = 1e-2
-_REGULAR = 0.05
+_UNIT_LENGTH = 1e-2
+_RIGHT_ANGLE = 1e-3
+_PIXEL_MM = (0.01, 20.0)
+_STEP_MM = 100.0
+_FARTHEST_MM = 1e5
+_WIDE = 1.2
+_FEW = 9
 
 
 @dataclass(frozen=True)
@@ -48,10 +54,11 @@ def read_slice(path: Path) -> NDArray[np.int16]:
     Raises:
         SeriesError: not a single-frame greyscale DICOM image, cut short, or compressed in an unknown way.
     """
-    header = read_header(path)
-    if header is None:
-        raise SeriesError(f"{path.name}: not a DICOM file; remove it from the series")
-    return _read_hu(path, header)
+    headers = _frames_of(path)
+    if headers[0].frames != 1:
+        raise SeriesError(f"{path.name}: holds {headers[0].frames} frames; it is a volume, not a slice")
+    (hu,) = read_planes(path, headers)
+    return hu
 
 
 def read_series(
@@ -70,11 +77,15 @@ def read_series(
     Raises:
         SeriesError: a slice cannot be read, or the slices do not form one volume; says why.
     """
-    headers = [_series_header(path) for path in paths]
+    files = [_frames_of(path) for path in paths]
+    headers = [header for frames in files for header in frames]
     series = sort_slices(headers, max_gap, max_tilt_degrees)
+    check_volume(f"the series of {paths[0].name}", 2 * math.prod(series.geometry.shape))
     volume = np.empty(series.geometry.shape, dtype=np.int16)
-    for place, index in enumerate(series.order):
-        volume[place] = _read_hu(paths[index], headers[index])
+    places = iter(np.argsort(series.order))
+    for path, frames in zip(paths, files, strict=True):
+        for plane in read_planes(path, frames):
+            volume[next(places)] = plane
     return volume, series.geometry, series.warnings
 
 
@@ -96,21 +107,48 @@ def sort_slices(headers: Sequence[SliceHeader], max_gap: float, max_tilt_degrees
     normal = np.cross(orientation[:3], orientation[3:])
     distances = positions @ normal
     order = [int(index) for index in np.argsort(distances, kind="stable")]
-    warnings = _check_distances([headers[index].name for index in order], distances[order], max_gap)
+    _check_distances([headers[index].name for index in order], distances[order], max_gap)
     positions = positions[order]
-    warnings += _check_stacking(positions, normal, max_tilt_degrees, max(pixel_spacing))
-    without = sum(not header.rescaled for header in headers)
-    if without:
-        warnings.append(f"{without} slices have no RescaleSlope and RescaleIntercept; their values are taken as HU")
+    warnings = _check_stacking(positions, normal, max_tilt_degrees, max(pixel_spacing))
+    warnings += _missing_numbers([headers[index] for index in order], distances[order])
+    warnings += _check_rescales(headers)
     geometry = from_dicom(positions, orientation, pixel_spacing, headers[0].rows, headers[0].columns)
+    if geometry.uneven is not None:
+        steps = np.diff(distances[order])
+        warnings.append(
+            f"slice distances vary from {steps.min():.2f} to {steps.max():.2f} mm: masks lie on the slices, "
+            "but a NIfTI file, the network and distances in mm take the mean"
+        )
     return SortedSeries(order, geometry, warnings)
 
 
-def _series_header(path: Path) -> SliceHeader:
-    header = read_header(path)
-    if header is None:
+def _frames_of(path: Path) -> list[SliceHeader]:
+    """Return the headers of a file's frames; one volume a file, if there is more than one frame."""
+    headers = read_frames(path)
+    if headers is None:
         raise SeriesError(f"{path.name}: not a DICOM file; remove it from the series")
-    return header
+    for header in headers:
+        check_picture(header)
+    stacks = {header.stack for header in headers}
+    if len(stacks) > 1:
+        raise SeriesError(
+            f"{path.name}: holds {len(stacks)} volumes (stacks, phases or passes) in one file; export them one by one"
+        )
+    return headers
+
+
+def _missing_numbers(ordered: Sequence[SliceHeader], distances: NDArray[np.float64]) -> list[str]:
+    """Warn where a wide step goes with an InstanceNumber that is left out: a slice was lost there."""
+    steps, usual = np.diff(distances), float(np.median(np.diff(distances)))
+    for index, (one, two) in enumerate(pairwise(ordered)):
+        if one.instance_number is None or two.instance_number is None:
+            return []
+        missing = abs(two.instance_number - one.instance_number) - 1
+        if 1 <= missing <= _FEW and steps[index] > _WIDE * usual:
+            return [
+                f"{missing} InstanceNumbers are missing between {one.name} and {two.name}: slices may be lost there"
+            ]
+    return []
 
 
 def _common_plane(
@@ -126,31 +164,68 @@ def _common_plane(
         if (header.rows, header.columns) != (first.rows, first.columns):
             sizes = f"{first.rows}x{first.columns} and {header.rows}x{header.columns}"
             raise SeriesError(f"slices of mixed sizes ({sizes}); put scouts and other images into series of their own")
+        _check_place(header.name, header.position, header.orientation, header.pixel_spacing)
         positions.append(header.position)
         orientations.append(header.orientation)
         spacings.append(header.pixel_spacing)
     orientation, spacing = np.array(orientations), np.array(spacings)
     if np.abs(orientation - orientation[0]).max() > _SAME_DIRECTION:
         raise SeriesError("slices of mixed orientation; put scouts and reformatted slices into series of their own")
-    if np.abs(spacing / spacing[0] - 1).max() > _SAME_DIRECTION or spacing.min() <= 0:
-        raise SeriesError("slices of mixed or zero pixel spacing; split the series into one per reconstruction")
-    return np.array(positions, dtype=np.float64), orientation[0], (float(spacing[0, 0]), float(spacing[0, 1]))
+    if np.abs(spacing / spacing[0] - 1).max() > _SAME_DIRECTION:
+        raise SeriesError("slices of mixed pixel spacing; split the series into one per reconstruction")
+    unit = orientation[0].reshape(2, 3)
+    unit = (unit / np.linalg.norm(unit, axis=1, keepdims=True)).ravel()
+    return np.array(positions, dtype=np.float64), unit, (float(spacing[0, 0]), float(spacing[0, 1]))
 
 
-def _check_distances(names: list[str], distances: NDArray[np.float64], max_gap: float) -> list[str]:
-    """Refuse doubled and missing slices; warn where distances vary. Everything is in sorted order."""
+def _check_place(
+    name: str,
+    position: Sequence[float],
+    orientation: Sequence[float],
+    spacing: Sequence[float],
+) -> None:
+    """Refuse places that no scanner writes: they would stretch or shear the volume."""
+    row, column = np.array(orientation[:3]), np.array(orientation[3:])
+    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    if max(abs(length - 1) for length in lengths) > _UNIT_LENGTH:
+        said = f"directions of length {lengths[0]:.3g} and {lengths[1]:.3g}, where 1 is right"
+        raise SeriesError(f"{name}: ImageOrientationPatient has {said}; export the series again")
+    if abs(float(row @ column)) > _RIGHT_ANGLE:
+        angle = math.degrees(math.acos(float(np.clip(row @ column, -1, 1))))
+        raise SeriesError(f"{name}: rows and columns meet at {angle:.1f} degrees, not 90; export the series again")
+    if not (_PIXEL_MM[0] <= min(spacing) and max(spacing) <= _PIXEL_MM[1]):
+        said = " x ".join(f"{value:g}" for value in spacing)
+        raise SeriesError(f"{name}: PixelSpacing is {said} mm, which no CT has; export the series again")
+    if max(abs(value) for value in position) > _FARTHEST_MM:
+        raise SeriesError(f"{name}: ImagePositionPatient is farther than 100 m; export the series again")
+
+
+def _check_distances(names: list[str], distances: NDArray[np.float64], max_gap: float) -> None:
+    """Refuse doubled and missing slices. Everything is in sorted order."""
     steps = np.diff(distances)
     narrowest, widest = int(steps.argmin()), int(steps.argmax())
     if steps[narrowest] < _SAME_POSITION_MM:
         pair = f"{names[narrowest]} and {names[narrowest + 1]}"
         raise SeriesError(f"{pair} lie at the same position; remove the doubled slices or split the series")
     median = float(np.median(steps))
+    if median > _STEP_MM:
+        raise SeriesError(f"slices are {median:g} mm apart, which no CT has; export the series again")
     if steps[widest] > max_gap * median:
         pair = f"{names[widest]} and {names[widest + 1]}"
         gap = f"{steps[widest]:.2f} mm where {median:.2f} mm is usual"
         raise SeriesError(f"slices are missing between {pair} ({gap}); complete the series or raise prepare.max_gap")
-    if steps[widest] - steps[narrowest] > _REGULAR * median:
-        return [f"slice distances vary from {steps[narrowest]:.2f} to {steps[widest]:.2f} mm; their mean is used"]
+
+
+def _check_rescales(headers: Sequence[SliceHeader]) -> list[str]:
+    without = [header for header in headers if not header.rescaled]
+    if 0 < len(without) < len(headers):
+        few = f"{without[0].name} and others" if len(without) > 1 else without[0].name
+        raise SeriesError(
+            f"{few}: {len(without)} of {len(headers)} slices have no RescaleSlope and RescaleIntercept; export the "
+            "series again"
+        )
+    if without:
+        return [f"{len(without)} slices have no RescaleSlope and RescaleIntercept; their values are taken as HU"]
     return []
 
 
@@ -170,52 +245,3 @@ def _check_stacking(
             f"slices are shifted against each other by up to {offsets.max():.1f} mm; split or resample the series"
         )
     return [f"the gantry is tilted by {tilt:.2f} degrees; masks keep the tilt"] if tilt > 0.1 else []
-
-
-def _read_hu(path: Path, header: SliceHeader) -> NDArray[np.int16]:
-    pixels = header.pixels
-    if pixels is None:
-        raise SeriesError(f"{header.name}: holds no image; remove it from the series")
-    if header.frames != 1:
-        raise SeriesError(f"{header.name}: holds {header.frames} frames; convert it to single-frame CT or to NIfTI")
-    if pixels.samples != 1:
-        raise SeriesError(f"{header.name}: is a colour image, not CT; remove it from the series")
-    raw = _raw(path, header, pixels)
-    if pixels.lookup:
-        hu = np.asarray(apply_modality_lut(raw, pydicom.dcmread(path, stop_before_pixels=True, force=True)))
-    elif header.slope == 1 and header.intercept.is_integer():
-        hu = np.add(raw, int(header.intercept), dtype=np.int32)
-    else:
-        hu = np.rint(raw * header.slope + header.intercept)
-    np.clip(hu, AIR_HU, _HIGHEST_HU, out=hu)
-    if pixels.padding is not None:
-        hu[(raw >= pixels.padding[0]) & (raw <= pixels.padding[1])] = AIR_HU
-    return hu.astype(np.int16)
-
-
-def _raw(path: Path, header: SliceHeader, pixels: StoredPixels) -> NDArray[np.integer]:
-    """Return stored values (rows, columns); plain 16-bit pixels come straight from their place in the file."""
-    if pixels.offset is None or pixels.bits_allocated != 16:
-        return _decoded(path, header)
-    kind = np.dtype(("i" if pixels.signed else "u") + "2").newbyteorder(">" if pixels.big_endian else "<")
-    values = np.fromfile(path, dtype=kind, count=header.rows * header.columns, offset=pixels.offset)
-    if values.size != header.rows * header.columns:
-        raise damaged(path)
-    raw = values.astype(kind.newbyteorder("="), copy=False).reshape(header.rows, header.columns)
-    if pixels.bits_stored < 16:
-        # Bits above the stored ones may hold overlays: drop them, and carry the sign down again.
-        raw = (raw << (15 - pixels.high_bit)) >> (16 - pixels.bits_stored)
-    return raw
-
-
-def _decoded(path: Path, header: SliceHeader) -> NDArray[np.integer]:
-    try:
-        raw: NDArray[np.integer] = pydicom.dcmread(path, force=True).pixel_array
-    except NotImplementedError as error:
-        name = UID(header.transfer_syntax).name
-        raise SeriesError(f"{header.name}: compressed as {name}, which cannot be decoded; decompress it") from error
-    except Exception as error:  # each decoder has errors of its own for damaged data
-        raise damaged(path) from error
-    if raw.shape != (header.rows, header.columns):
-        raise damaged(path)
-    return raw

@@ -15,7 +15,6 @@ from boneseg.scheme import BACKGROUND, BONE, OUTLINE
 
 OFF_GRID = 0.2
 """How far, in voxels, a label's voxels may lie beside the series' own."""
-_HIGHEST = np.iinfo(np.uint16).max
 _BONE_NAME = re.compile("bone", re.IGNORECASE)
 _OUTLINE_NAME = re.compile("outline|^(whole |entire )?body$", re.IGNORECASE)
 
@@ -54,7 +53,7 @@ def to_classes(
     """Turn a file's label values into classes.
 
     Args:
-        label: values of the file, any shape of three dimensions.
+        label: values of the file, uint8 or uint16, any shape of three dimensions.
         file: name of the file, for messages.
         names: of the segments, for a DICOM SEG.
         label_map: value -> class as the settings give it; none = by segment names, or by the values themselves:
@@ -66,8 +65,7 @@ def to_classes(
     Raises:
         LabelError: a value is unknown, or the label is empty.
     """
-    values = _whole_numbers(label, file)
-    present = _present(values)
+    present = _present(label)
     if not present:
         raise LabelError(f"{file}: the label is empty; draw the bones, or remove the label")
     mapping = dict(label_map) if label_map is not None else _guess(present, file, names)
@@ -77,8 +75,8 @@ def to_classes(
     table = np.zeros(max(present) + 1, dtype=np.uint8)
     for value in present:
         table[value] = mapping[value]
-    classes = np.empty(values.shape, dtype=np.uint8)
-    for index, plane in enumerate(values):  # slice by slice, because numpy widens an index to 64 bits
+    classes = np.empty(label.shape, dtype=np.uint8)
+    for index, plane in enumerate(label):  # slice by slice, because numpy widens an index to 64 bits
         np.take(table, plane, out=classes[index])
     if not (classes == BONE).any():
         raise LabelError(
@@ -115,16 +113,6 @@ def _unknown(file: str, values: list[int], names: Mapping[int, str] | None) -> L
         f"{file}: label values {', '.join(shown)}{more} are unknown; say which class each is "
         f"(0 background, 1 patient outline, 2 bone) in prepare.label_map, for example {example}"
     )
-
-
-def _whole_numbers(label: NDArray[Any], file: str) -> NDArray[Any]:
-    if not np.isrealobj(label) or label.dtype.kind not in "iufb":
-        raise LabelError(f"{file}: label values must be whole numbers; export a label map, not a picture")
-    if label.dtype.kind == "f" and not (np.isfinite(label).all() and (label == np.rint(label)).all()):
-        raise LabelError(f"{file}: label values must be whole numbers; export a label map, not probabilities")
-    if label.size and (label.min() < 0 or label.max() > _HIGHEST):
-        raise LabelError(f"{file}: label values must lie within 0 and {_HIGHEST}; is it a label at all?")
-    return label if label.dtype in (np.uint8, np.uint16) else label.astype(np.uint16)
 
 
 def _present(values: NDArray[Any]) -> list[int]:

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import threading
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from boneseg.dicom.header import CT_IMAGE, SliceHeader, read_header
-from boneseg.dicom.segmentation import read_segmentation
-from boneseg.dicom.series import AIR_HU, read_slice
+from boneseg.dicom.segmentation import read_references, read_segmentation
+from boneseg.dicom.series import read_slice
 from boneseg.errors import LabelError, SeriesError
-from boneseg.nifti import is_nifti, read_first_slice, read_geometry, read_volume
+from boneseg.ingest.volumes import Survey
+from boneseg.nifti import is_nifti, read_pieces
+from boneseg.nifti import read_header as read_nifti_header
 from boneseg.storage.catalogue import FileKind, GeometryRecord, ObjectRef
-from boneseg.storage.hashing import combine, pseudonym, sha256_array
+from boneseg.storage.hashing import pseudonym, sha256_array
 from boneseg.storage.records import Record
 
-FACTS_VERSION = 1
+FACTS_VERSION = 2
 """Rises when the same file gives other facts than before, so that old ones are not re-used."""
-
-AIR_BELOW_HU = -200
-"""A volume with values below this is CT: there is air in or around every patient."""
-MAX_LABEL_VALUES = 256
-MIN_HU_SPREAD = 200
-MIN_VOXEL_MM3 = 1e-6
-_HIGHEST_VALUE = 65535
-_volumes_at_once = threading.BoundedSemaphore(2)  # a volume is read whole, and many files are read at the same time
 
 
 class Kind(StrEnum):
@@ -80,6 +71,14 @@ class ObjectFacts(Record):
     """Label values above 0 that occur."""
     pixels: str = ""
     """Hash of the HU: of a slice, or of all slices of a volume in order."""
+    referenced_series: str = ""
+    """Of a DICOM SEG: keyed hash of the series that it was drawn on, as ``series`` of that series' slices."""
+    referenced_images: tuple[str, ...] = ()
+    """Of a DICOM SEG: keyed hashes (``image``) of the SOPInstanceUIDs of the images that it was drawn on."""
+    frame_of_reference: str = ""
+    """Keyed hash (``frame``) of FrameOfReferenceUID."""
+    warnings: tuple[str, ...] = ()
+    """What is odd about a volume or label that can be used."""
 
 
 def inspect(path: Path, ref: ObjectRef, secret: bytes) -> ObjectFacts:
@@ -108,12 +107,18 @@ def inspect(path: Path, ref: ObjectRef, secret: bytes) -> ObjectFacts:
 def _dicom(path: Path, ref: ObjectRef, header: SliceHeader, secret: bytes) -> ObjectFacts:
     if header.is_seg:
         volume, geometry, _ = read_segmentation(path)
+        references = read_references(path)
         return ObjectFacts(
             ref=ref,
             kind=Kind.LABEL,
             file=FileKind.DICOM_SEG,
             geometry=GeometryRecord.of(geometry),
-            values=_label_values(volume) or (),
+            values=tuple(int(value) for value in np.unique(volume) if value > 0),
+            patient=_keyed(secret, "patient", header.patient_id),
+            study=_keyed(secret, "study", header.study_uid),
+            referenced_series=_keyed(secret, "series", references.series),
+            referenced_images=tuple(_keyed(secret, "image", uid) for uid in references.images),
+            frame_of_reference=_keyed(secret, "frame", references.frame_of_reference),
         )
     reason = _not_ct(header)
     if reason is not None:
@@ -160,52 +165,20 @@ def _keyed(secret: bytes, kind: str, identifier: str) -> str:
 
 
 def _nifti(path: Path, ref: ObjectRef) -> ObjectFacts:
-    geometry = read_geometry(path)
-    if min(geometry.shape) < 1 or not abs(np.linalg.det(geometry.affine[:3, :3])) > MIN_VOXEL_MM3:
-        raise SeriesError("the NIfTI header gives no voxel size or place; convert the series again")
-    known = ObjectFacts(ref=ref, kind=Kind.BROKEN, file=FileKind.NIFTI, geometry=GeometryRecord.of(geometry))
-    with _volumes_at_once:
-        try:
-            voxels = read_volume(path)[0]
-        except SeriesError as error:
-            # Where the file was CT, its place matters: its label must not go to a neighbour.
-            first = read_first_slice(path)
-            was_ct = first is not None and first.dtype.kind in "if" and np.nanmin(first) < AIR_BELOW_HU
-            reason = str(error).removeprefix(f"{path.name}: ")
-            return known.model_copy(update={"reason": reason} if was_ct else {"reason": reason, "geometry": None})
-        return _volume(voxels, known)
-
-
-def _volume(voxels: NDArray[Any], unknown: ObjectFacts) -> ObjectFacts:
-    if voxels.dtype.kind not in "biuf":
-        raise SeriesError("voxels are colours or complex numbers; store HU or whole label values")
-    values = _label_values(voxels)
-    if values is not None:
-        return unknown.model_copy(update={"kind": Kind.LABEL, "values": values})
-    hu = _to_hu(voxels)
-    low, high = int(hu.min()), int(hu.max())
-    if high - low < MIN_HU_SPREAD:
-        raise SeriesError(f"values from {low} to {high} are neither HU nor labels; store HU or whole label values")
-    pixels = combine(sha256_array(plane) for plane in hu)
-    return unknown.model_copy(update={"kind": Kind.VOLUME, "hu_range": (low, high), "pixels": pixels})
-
-
-def _label_values(voxels: NDArray[Any]) -> tuple[int, ...] | None:
-    """Return the values above 0 of a label, or None if these voxels are no label."""
-    if voxels.min() < AIR_BELOW_HU or voxels.max() > _HIGHEST_VALUE:
-        return None
-    present = np.zeros(_HIGHEST_VALUE + 1 - AIR_BELOW_HU, dtype=bool)
-    for plane in voxels:
-        whole = np.rint(plane)
-        if not np.array_equal(whole, plane):
-            return None
-        present[whole.astype(np.int64) - AIR_BELOW_HU] = True
-        if np.count_nonzero(present) > MAX_LABEL_VALUES:
-            return None
-    return tuple(int(value) for value in np.flatnonzero(present) + AIR_BELOW_HU if value > 0)
-
-
-def _to_hu(voxels: NDArray[Any]) -> NDArray[np.int16]:
-    """Round and clip to int16; what is no number is outside the scanner's view, and becomes air."""
-    whole = np.rint(np.where(np.isfinite(voxels), voxels, AIR_HU)) if voxels.dtype.kind == "f" else voxels
-    return np.clip(whole, AIR_HU, np.iinfo(np.int16).max).astype(np.int16)
+    header = read_nifti_header(path)
+    known = ObjectFacts(ref=ref, kind=Kind.BROKEN, file=FileKind.NIFTI, geometry=GeometryRecord.of(header.geometry))
+    survey = Survey()
+    try:
+        for piece in read_pieces(path, header):
+            survey.add(piece.slice, header.geometry.shape[1], piece.values)
+        warnings = (*header.warnings, *survey.warnings())
+        if survey.is_label:
+            return known.model_copy(update={"kind": Kind.LABEL, "values": survey.label_values(), "warnings": warnings})
+        hu_range = survey.hu_range()
+    except SeriesError as error:
+        # Where the file was CT, its place matters: its label must not go to a neighbour.
+        reason = str(error).removeprefix(f"{path.name}: ")
+        return known.model_copy(update={"reason": reason, **({} if survey.was_ct else {"geometry": None})})
+    return known.model_copy(
+        update={"kind": Kind.VOLUME, "hu_range": hu_range, "pixels": survey.pixels(), "warnings": warnings}
+    )

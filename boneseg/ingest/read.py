@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boneseg.dicom.segmentation import read_segmentation
-from boneseg.dicom.series import AIR_HU, read_series
+from boneseg.dicom.series import read_series
 from boneseg.errors import LabelError, SeriesError
 from boneseg.geometry import Geometry, Reorientation, to_axial
 from boneseg.ingest.checks import check_label, check_values
 from boneseg.ingest.classes import covered_slices, to_classes
 from boneseg.ingest.outline import patient_outline
-from boneseg.nifti import read_volume
+from boneseg.ingest.volumes import read_hu, read_label
+from boneseg.nifti_header import shear_degrees
 from boneseg.scheme import OUTLINE
 from boneseg.settings.schema import PrepareSettings
 from boneseg.storage.catalogue import FileKind, LabelRow, ObjectRef, SeriesRow
@@ -65,12 +66,13 @@ def read_labelled(fetch: Fetch, row: SeriesRow, settings: PrepareSettings) -> La
     hu, own_geometry, warnings = read_image(fetch, row, settings)
     warnings += check_values(hu)
     geometry, reorientation = to_axial(own_geometry)
-    label, label_geometry = _read_label(fetch, row.label, settings)
+    label, label_geometry, of_label = _read_label(fetch, row.label, settings)
+    warnings += of_label
     covered = covered_slices(label_geometry, geometry)
     if label_geometry.shape[0] < geometry.shape[0]:
         warnings.append(f"the label covers {label_geometry.shape[0]} of {geometry.shape[0]} slices; only they are used")
     hu = np.ascontiguousarray(reorientation.apply(hu)[covered])
-    geometry = _part(geometry, covered)
+    geometry = geometry.part(covered)
     outline_computed = not (label == OUTLINE).any()
     if outline_computed:
         label[(label == 0) & (patient_outline(hu, label, geometry.spacing) > 0)] = OUTLINE
@@ -97,48 +99,40 @@ def read_image(
             if len(paths) < len(row.objects):
                 warnings.append(f"{len(row.objects) - len(paths)} files are copies of others; they are not used twice")
             return hu, geometry, warnings
-        voxels, geometry = read_volume(next(iter(paths)))
+        hu, geometry, warnings = read_hu(next(iter(paths)))
+    warnings += _check_shear(geometry, settings.max_tilt_degrees)
     if geometry.shape[to_axial(geometry)[1].order[0]] < 2:
         raise SeriesError("the series has only one slice; a volume needs two or more")
-    hu, warnings = _to_hu(voxels)
     return hu, geometry, warnings
 
 
-def _read_label(fetch: Fetch, row: LabelRow, settings: PrepareSettings) -> tuple[NDArray[np.uint8], Geometry]:
-    """Return classes and their geometry, both in axial order."""
+def _read_label(
+    fetch: Fetch, row: LabelRow, settings: PrepareSettings
+) -> tuple[NDArray[np.uint8], Geometry, list[str]]:
+    """Return classes and their geometry, both in axial order, and warnings."""
     path, file = fetch(row.object), PurePosixPath(row.object.key).name
     names: Mapping[int, str] | None = None
     values: NDArray[Any]
+    warnings: list[str] = []
     with _named({path: row.object.key}):
         if row.kind == FileKind.DICOM_SEG:
             values, geometry, names = read_segmentation(path)
         else:
-            try:
-                values, geometry = read_volume(path)
-            except SeriesError as error:
-                raise LabelError(str(error)) from error
+            values, geometry, warnings = read_label(path)
     axial_geometry, reorientation = to_axial(geometry)
     classes = to_classes(reorientation.apply(values), file, names, settings.label_map)
-    return np.ascontiguousarray(classes), axial_geometry
+    return np.ascontiguousarray(classes), axial_geometry, warnings
 
 
-def _to_hu(voxels: NDArray[Any]) -> tuple[NDArray[np.int16], list[str]]:
-    """Round and clip to what int16 HU can hold; padding below air becomes air, as in DICOM series."""
-    warnings = []
-    if voxels.dtype.kind == "f" and not (finite := np.isfinite(voxels)).all():
-        warnings.append(f"{finite.size - np.count_nonzero(finite)} voxels are not numbers; they become air")
-        voxels = np.where(finite, voxels, AIR_HU)
-    if voxels.dtype.kind not in "iuf":
-        raise SeriesError("the volume holds colours or complex numbers, not HU; export it as a grey CT volume")
-    whole = np.rint(voxels) if voxels.dtype.kind == "f" else voxels.astype(np.int32, copy=False)
-    return np.clip(whole, AIR_HU, np.iinfo(np.int16).max).astype(np.int16), warnings
-
-
-def _part(geometry: Geometry, slices: slice) -> Geometry:
-    """Return the geometry of some of a volume's slices."""
-    affine = geometry.affine.copy()
-    affine[:3, 3] += affine[:3, 0] * slices.start
-    return Geometry((slices.stop - slices.start, *geometry.shape[1:]), affine)
+def _check_shear(geometry: Geometry, most: float) -> list[str]:
+    """Refuse a volume whose axes are not at right angles, as a tilted DICOM series is; a small shear stays as it is."""
+    shear = shear_degrees(geometry)
+    if shear > most:
+        raise SeriesError(
+            f"the volume is sheared: two of its axes are {shear:.1f} degrees off a right angle, {most:g} are allowed; "
+            "resample it onto axes at right angles, or raise prepare.max_tilt_degrees"
+        )
+    return [f"the volume is sheared by {shear:.2f} degrees; masks keep the shear"] if shear > 0.1 else []
 
 
 @contextmanager

@@ -256,6 +256,8 @@ def _add_nifti(found: _Found, item: ObjectFacts) -> None:
 
 def _content_name(geometry: Geometry, pixels: str) -> str:
     places = ",".join(f"{value + 0.0:.3f}" for value in np.round(geometry.affine, 3).ravel())
+    if geometry.uneven is not None:
+        places += f" {geometry.uneven.axis}:" + ",".join(f"{offset:.2f}" for offset in geometry.uneven.offsets)
     return combine([str(geometry.shape), places, pixels])
 
 
@@ -274,6 +276,8 @@ def _name_unused(found: _Found, facts: list[ObjectFacts]) -> None:
     for item in facts:
         if item.kind == Kind.BROKEN:
             found.reject(found.name(item.ref.key), item.reason)
+        for warning in item.warnings:
+            found.reject(found.name(item.ref.key), warning, fatal=False)
     ignored = [item for item in facts if item.kind == Kind.IGNORED and item.reason]
     for reason in sorted({item.reason for item in ignored}):
         members = [item for item in ignored if item.reason == reason]

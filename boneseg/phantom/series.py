@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from boneseg.dicom.ct import write_ct_series
-from boneseg.dicom.segmentation import write_segmentation
+from boneseg.dicom.segmentation_write import write_segmentation
 from boneseg.geometry import Geometry, axial
 from boneseg.phantom.shapes import Field, Plane
 from boneseg.phantom.skeleton import Bone, skeleton

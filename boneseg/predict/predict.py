@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from boneseg.dicom.segmentation import write_segmentation
+from boneseg.dicom.segmentation_write import write_segmentation
 from boneseg.errors import SeriesError
 from boneseg.geometry import Geometry, to_axial
 from boneseg.inference import predict_volume

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from boneseg.geometry import Geometry
+from boneseg.geometry import Geometry, Uneven
 from boneseg.storage.records import Record
 
 
@@ -15,16 +15,27 @@ class GeometryRecord(Record):
 
     shape: tuple[int, int, int]
     affine: tuple[tuple[float, float, float, float], ...]
+    uneven_axis: int | None = None
+    """Axis along which voxels are not evenly apart; none = the affine says it all."""
+    offsets: tuple[float, ...] = ()
+    """Mm from the first of these voxels to each of them."""
 
     @staticmethod
     def of(geometry: Geometry) -> GeometryRecord:
         """Write down a geometry."""
         rows = tuple(tuple(float(value) for value in row) for row in geometry.affine)
-        return GeometryRecord(shape=geometry.shape, affine=rows)  # type: ignore[arg-type]
+        uneven = geometry.uneven
+        return GeometryRecord(
+            shape=geometry.shape,
+            affine=rows,  # type: ignore[arg-type]
+            uneven_axis=None if uneven is None else uneven.axis,
+            offsets=() if uneven is None else uneven.offsets,
+        )
 
     def geometry(self) -> Geometry:
         """Read the geometry back."""
-        return Geometry(self.shape, np.array(self.affine, dtype=np.float64))
+        uneven = None if self.uneven_axis is None else Uneven(self.uneven_axis, self.offsets)
+        return Geometry(self.shape, np.array(self.affine, dtype=np.float64), uneven)
 
 
 class FileKind(StrEnum):

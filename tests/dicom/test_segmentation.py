@@ -11,7 +11,8 @@ from pydicom.sr.codedict import codes
 
 from boneseg.dicom.ct import write_ct_series
 from boneseg.dicom.header import read_header
-from boneseg.dicom.segmentation import read_segmentation, write_segmentation
+from boneseg.dicom.segmentation import read_segmentation
+from boneseg.dicom.segmentation_write import write_segmentation
 from boneseg.errors import LabelError, SeriesError
 from boneseg.geometry import Geometry, from_nifti
 from tests.dicom.test_series import SHAPE, change, series, turned, volume

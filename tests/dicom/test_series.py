@@ -337,7 +337,7 @@ def test_a_file_without_preamble_is_still_read(tmp_path: Path) -> None:
 def test_multi_frame_images_are_refused_with_a_way_out(tmp_path: Path) -> None:
     files, _ = series(tmp_path)
     change(files[0], NumberOfFrames=2, PixelData=b"\0\0" * 2 * 40 * 48)
-    with pytest.raises(SeriesError, match="2 frames; convert"):
+    with pytest.raises(SeriesError, match=r"2 frames .*; convert"):
         read_slice(files[0])
 
 

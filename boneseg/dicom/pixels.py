@@ -1,0 +1,180 @@
+"""Stored pixels of CT files, and what they are in HU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.pixels.processing import apply_modality_lut
+from scipy import ndimage
+
+from boneseg.budget import claim
+from boneseg.dicom.decode import decoded
+from boneseg.dicom.file import damaged, inflated
+from boneseg.dicom.header import SliceHeader, StoredPixels
+from boneseg.errors import SeriesError
+
+AIR_HU = -1024
+"""Lowest HU that is kept. What lies outside the scanner's field of view becomes air, whatever its padding value was."""
+_HIGHEST_HU = 32767
+_BYTES_A_PIXEL = 24
+"""What a pixel takes at most on its way: stored, as 64-bit numbers, and as HU, some of them twice."""
+_GREY = ("", "MONOCHROME1", "MONOCHROME2")
+_LEAST_PADDING = 1e-3
+"""Share of a picture that padding takes at least, where its value might be tissue."""
+_FEW_JUMPS = 0.1
+_OTHER_SIGN = 0.5
+_ROWS = 2
+"""Every so many rows of a picture are enough to see jumps between neighbours."""
+
+
+def check_picture(header: SliceHeader) -> StoredPixels:
+    """Return how a file keeps its pixels.
+
+    Raises:
+        SeriesError: its values cannot be read as HU; says why.
+    """
+    pixels = header.pixels
+    if header.problem:
+        raise SeriesError(f"{header.name}: {header.problem}")
+    if pixels is None:
+        raise SeriesError(f"{header.name}: holds no image; remove it from the series")
+    if pixels.samples != 1 or header.photometric not in _GREY:
+        raise SeriesError(f"{header.name}: is a colour image, not CT; remove it from the series")
+    if pixels.bits_allocated == 1 or (pixels.bits_allocated == 8 and pixels.big_endian):
+        raise SeriesError(f"{header.name}: pixels of {pixels.bits_allocated} bits are not read; export the original CT")
+    if pixels.bits_stored <= 8 and not pixels.lookup and (header.slope, header.intercept) == (1.0, 0.0):
+        raise SeriesError(
+            f"{header.name}: holds {pixels.bits_stored}-bit grey values, as pictures with a window applied do, not HU; "
+            "export the original CT series"
+        )
+    return pixels
+
+
+def read_planes(path: Path, headers: Sequence[SliceHeader]) -> Iterator[NDArray[np.int16]]:
+    """Read the pictures of one file.
+
+    Args:
+        path: the file.
+        headers: all of its frames, in the order of the file.
+
+    Yields:
+        HU, (rows, columns): rescaled, rounded, and not below -1024 (padding becomes air).
+
+    Raises:
+        SeriesError: a picture is not greyscale CT, cut short, or compressed in an unknown way; says why.
+    """
+    first = headers[0]
+    pixels = check_picture(first)
+    values = first.rows * first.columns
+    with claim(path.name, values * _BYTES_A_PIXEL + 3 * pixels.size):
+        for header, raw in zip(headers, _raw(path, headers, pixels), strict=True):
+            yield _to_hu(path, header, pixels, _as_the_header_says(header, pixels, raw))
+
+
+def _raw(path: Path, headers: Sequence[SliceHeader], pixels: StoredPixels) -> Iterator[NDArray[np.integer]]:
+    """Give stored values, (rows, columns); plain pixels come straight from their place in the file."""
+    shape = (headers[0].rows, headers[0].columns)
+    if pixels.offset is None:
+        memory = shape[0] * shape[1] * _BYTES_A_PIXEL + 3 * pixels.size
+        yield from decoded(path, headers[0].transfer_syntax, (len(headers), *shape), memory)
+        return
+    kind = np.dtype(f"{'i' if pixels.signed else 'u'}{pixels.bits_allocated // 8}")
+    kind = kind.newbyteorder(">" if pixels.big_endian else "<")
+    places = [header.pixels.offset for header in headers if header.pixels is not None]
+    if pixels.deflated:
+        content = inflated(path, pixels.size)
+        for place in places:
+            yield _values(path, np.frombuffer(content, kind, shape[0] * shape[1], place or 0), shape)
+        return
+    with path.open("rb") as file:
+        for place in places:
+            file.seek(place or 0)
+            yield _values(path, np.fromfile(file, kind, shape[0] * shape[1]), shape)
+
+
+def _values(path: Path, values: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.integer]:
+    if values.size != shape[0] * shape[1]:
+        raise damaged(path)
+    return values.astype(values.dtype.newbyteorder("="), copy=False).reshape(shape)
+
+
+def _as_the_header_says(header: SliceHeader, pixels: StoredPixels, raw: NDArray[np.integer]) -> NDArray[np.integer]:
+    """Drop bits outside the stored ones and carry the sign down, unless the picture shows that the header is wrong.
+
+    Raises:
+        SeriesError: BitsStored, HighBit or PixelRepresentation do not fit the values.
+    """
+    bits, stored = raw.dtype.itemsize * 8, min(pixels.bits_stored, raw.dtype.itemsize * 8)
+    shift = pixels.high_bit - pixels.bits_stored + 1
+    if shift:
+        if (raw & ((1 << shift) - 1)).any():
+            raise _unfit(header, "HighBit")
+        raw = raw >> shift
+    plain = raw if stored == bits else (raw << (bits - stored)) >> (bits - stored)
+    if plain is not raw and not np.array_equal(plain, raw):
+        # Overlays and rubbish above the stored bits make jumps that are not in the picture without them; values that
+        # need more bits than the header says make jumps where the upper bits are dropped.
+        with_them, without = _jumps(raw, plain)
+        if without > _FEW_JUMPS * with_them:
+            raise _unfit(header, "BitsStored")
+    sign = 1 << (stored - 1)
+    wraps = plain.max(initial=0) >= sign if not pixels.signed else stored < bits and plain.min(initial=0) < 0
+    if wraps:
+        whole = plain.astype(np.int64)
+        other = np.where(whole < 0, whole + 2 * sign, whole) if pixels.signed else whole - 2 * sign * (whole >= sign)
+        as_said, otherwise = _jumps(whole, other)
+        if otherwise < _OTHER_SIGN * as_said:
+            raise _unfit(header, "PixelRepresentation")
+    return plain
+
+
+def _unfit(header: SliceHeader, keyword: str) -> SeriesError:
+    return SeriesError(f"{header.name}: {keyword} does not fit its values, which would be wrong; export it again")
+
+
+def _jumps(one: NDArray[np.integer], other: NDArray[np.integer]) -> tuple[float, float]:
+    """Return how far neighbours are apart by two readings of the same picture, where the readings differ in it."""
+    first, second = (np.diff(picture[::_ROWS].astype(np.int64), axis=1) for picture in (one, other))
+    differ = first != second
+    return float(np.abs(first[differ]).sum()), float(np.abs(second[differ]).sum())
+
+
+def _to_hu(path: Path, header: SliceHeader, pixels: StoredPixels, raw: NDArray[np.integer]) -> NDArray[np.int16]:
+    if pixels.lookup:
+        hu = _looked_up(path, raw)
+    elif header.slope == 1 and header.intercept.is_integer():
+        hu = np.add(raw, int(header.intercept), dtype=np.int32 if raw.dtype.itemsize < 4 else np.int64)
+    else:
+        hu = np.rint(raw * header.slope + header.intercept)
+    np.clip(hu, AIR_HU, _HIGHEST_HU, out=hu)
+    if pixels.padding is not None:
+        padding = (raw >= pixels.padding[0]) & (raw <= pixels.padding[1])
+        hu[padding if (hu[padding] == AIR_HU).all() else _outside(padding)] = AIR_HU
+    return hu.astype(np.int16)
+
+
+def _outside(padding: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the part of the padding that surrounds the scanner's field of view: it covers corners of the picture.
+
+    Exporters write padding values that tissue has too; what is surrounded by other values was measured.
+    """
+    parts, _ = ndimage.label(padding)
+    corners = {int(parts[row, column]) for row in (0, -1) for column in (0, -1)} - {0}
+    sizes = np.bincount(parts.ravel())
+    return np.isin(parts, [part for part in corners if sizes[part] >= _LEAST_PADDING * padding.size])
+
+
+def _looked_up(path: Path, raw: NDArray[np.integer]) -> NDArray[Any]:
+    try:
+        data = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+        table = data.ModalityLUTSequence[0]
+        if len(table.LUTDescriptor) != 3 or not 1 <= table.LUTDescriptor[2] <= 16:
+            raise ValueError
+        return np.asarray(apply_modality_lut(raw.astype(np.int64), data)).astype(np.int64)
+    except Exception as error:  # pydicom has no error of its own for an unfit table
+        raise SeriesError(f"{path.name}: its Modality LUT is incomplete or damaged; export it again") from error
