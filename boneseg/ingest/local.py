@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from boneseg.errors import DataError
 from boneseg.ingest.facts import ObjectFacts, inspect
 from boneseg.ingest.recognise import assemble
+from boneseg.machine import cpus
 from boneseg.progress import track
 from boneseg.storage.catalogue import ObjectRef, Problem, SeriesRow
 from boneseg.storage.hashing import sha256_file
@@ -33,7 +33,7 @@ def local_series(folder: Path) -> tuple[tuple[SeriesRow, ...], tuple[Problem, ..
         raise DataError(f"{folder} does not exist; name a folder with CT series, or a NIfTI file")
     files = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if _counts(path, folder))
     root = folder.parent if folder.is_file() else folder
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, cpus())) as pool:
         facts = list(track(pool.map(_inspect, files), "read", total=len(files), unit="files"))
     return assemble(facts, _SECRET, prefix=f"{root}/")
 
