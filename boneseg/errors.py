@@ -10,7 +10,7 @@ class BonesegError(Exception):
         transient: whether the same again may end well, because something around the work failed and not the work.
     """
 
-    def __init__(self, message: str, *, transient: bool = False) -> None:
+    def __init__(self, message: str = "", *, transient: bool = False) -> None:
         super().__init__(message)
         self.transient = transient
 

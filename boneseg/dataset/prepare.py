@@ -126,7 +126,7 @@ def prepare(workspace: Workspace, catalogue_uri: str, settings: PrepareSettings)
 def shard_name(row: SeriesRow, settings: PrepareSettings) -> str:
     """Return the name of a series' shard: it tells, without reading the series, whether the shard is there already."""
     assert row.label is not None
-    label = (row.label.kind.value, row.label.object.sha256)
+    label = (row.label.kind.value, row.label.content)
     how = identities.PREPARE.hash(settings.model_dump(mode="json"))
     return combine([row.series, *label, how, PREPARE_VERSION])
 

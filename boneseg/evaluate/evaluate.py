@@ -235,7 +235,7 @@ def _local_subject(row: SeriesRow, prepare: PrepareSettings) -> Subject:
         found = read_labelled(lambda ref: Path(ref.key), row, prepare)
         return Volume(found.hu, found.label, found.geometry, found.warnings)
 
-    label = row.label.object.sha256 if row.label is not None else ""
+    label = row.label.content if row.label is not None else ""
     content = combine([row.series, label, stable_hash(prepare.model_dump(mode="json", include={"label_map"}))])
     return Subject(row.series, content, row.source, row.patient, load)
 

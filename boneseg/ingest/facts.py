@@ -6,11 +6,15 @@ from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
+from pydantic import Field
 
-from boneseg.dicom.header import CT_IMAGE, SliceHeader, read_header
+from boneseg.dicom.header import CT_IMAGE, SEGMENTATIONS, SliceHeader, read_header
+from boneseg.dicom.marks import MARKS, TIMES, Marks, read_identity, read_marks
 from boneseg.dicom.segmentation import read_references, read_segmentation
+from boneseg.dicom.segments import read_segment_names
 from boneseg.dicom.series import read_slice
 from boneseg.errors import LabelError, SeriesError
+from boneseg.ingest.anatomy import best_name, known_words
 from boneseg.ingest.volumes import Survey
 from boneseg.nifti import is_nifti, read_pieces
 from boneseg.nifti import read_header as read_nifti_header
@@ -21,6 +25,9 @@ from boneseg.storage.records import Record
 FACTS_VERSION = 2
 """Rises when the same file gives other facts than before, so that old ones are not re-used."""
 
+_MARK_DIGITS = 8
+_LONGEST_MOVE_S = 100 * 365 * 86400
+
 
 class Kind(StrEnum):
     """What a file is to boneseg."""
@@ -29,7 +36,7 @@ class Kind(StrEnum):
     VOLUME = "volume"
     LABEL = "label"
     IGNORED = "ignored"
-    """Readable, but neither CT nor label; ``reason`` says what, and is empty where it is not worth a word."""
+    """Neither CT nor label; ``reason`` says what."""
     BROKEN = "broken"
     """Looks like CT or a label, but cannot be used; ``reason`` says why."""
 
@@ -79,6 +86,16 @@ class ObjectFacts(Record):
     """Keyed hash (``frame``) of FrameOfReferenceUID."""
     warnings: tuple[str, ...] = ()
     """What is odd about a volume or label that can be used."""
+    image: str = ""
+    """Of a slice: keyed hash of its SOPInstanceUID."""
+    marks: tuple[str, ...] = ()
+    """Of a slice: keyed hashes, 8 digits, of what says which pass it is of: ``marks.MARKS``; empty where not said."""
+    orders: tuple[float | None, ...] = ()
+    """Of a slice: ``marks.ORDERS``; times are moved by a keyed span, one for a study: only differences are kept."""
+    segments: dict[int, str] = Field(default_factory=dict)
+    """Of a DICOM SEG: value -> what of the segment's name is a word of anatomy."""
+    is_picture: bool = False
+    """Whether a file that is not used shows a patient all the same: a label beside it may be drawn on it."""
 
 
 def inspect(path: Path, ref: ObjectRef, secret: bytes) -> ObjectFacts:
@@ -97,9 +114,12 @@ def inspect(path: Path, ref: ObjectRef, secret: bytes) -> ObjectFacts:
         broken = broken.model_copy(update={"file": FileKind.DICOM})
         header = read_header(path)
         if header is None:
-            return ObjectFacts(ref=ref, kind=Kind.IGNORED)
+            reason = "neither DICOM nor NIfTI" if path.stat().st_size else "the file is empty"
+            return ObjectFacts(ref=ref, kind=Kind.IGNORED, reason=reason)
         return _dicom(path, ref, header, secret)
     except (SeriesError, LabelError) as error:
+        if broken.file == FileKind.DICOM:
+            broken = _identified(path, broken, secret)
         # The local copy has a name of its own; people know the object by its key, which stands beside the reason.
         return broken.model_copy(update={"reason": str(error).removeprefix(f"{path.name}: ")})
 
@@ -114,6 +134,7 @@ def _dicom(path: Path, ref: ObjectRef, header: SliceHeader, secret: bytes) -> Ob
             file=FileKind.DICOM_SEG,
             geometry=GeometryRecord.of(geometry),
             values=tuple(int(value) for value in np.unique(volume) if value > 0),
+            segments={value: known_words(best_name(*names)) for value, names in read_segment_names(path).items()},
             patient=_keyed(secret, "patient", header.patient_id),
             study=_keyed(secret, "study", header.study_uid),
             referenced_series=_keyed(secret, "series", references.series),
@@ -122,7 +143,11 @@ def _dicom(path: Path, ref: ObjectRef, header: SliceHeader, secret: bytes) -> Ob
         )
     reason = _not_ct(header)
     if reason is not None:
-        return ObjectFacts(ref=ref, kind=Kind.IGNORED, reason=reason)
+        is_picture = header.pixels is not None and header.position is not None
+        return ObjectFacts(ref=ref, kind=Kind.IGNORED, reason=reason, is_picture=is_picture)
+    marks = read_marks(path)
+    if marks.localizer:
+        return ObjectFacts(ref=ref, kind=Kind.IGNORED, reason="a localizer (scout) is no slice of a volume")
     hu = read_slice(path)
     return ObjectFacts(
         ref=ref,
@@ -142,11 +167,38 @@ def _dicom(path: Path, ref: ObjectRef, header: SliceHeader, secret: bytes) -> Ob
         ),
         hu_range=(int(hu.min()), int(hu.max())),
         pixels=sha256_array(hu),
+        frame_of_reference=_keyed(secret, "frame", header.frame_of_reference),
+        image=_keyed(secret, "image", header.instance_uid),
+        marks=tuple(_keyed(secret, name, text)[:_MARK_DIGITS] for name, text in zip(MARKS, marks.texts, strict=True)),
+        orders=_moved(marks, secret, header.study_uid),
+    )
+
+
+def _moved(marks: Marks, secret: bytes, study: str) -> tuple[float | None, ...]:
+    """Return numbers and times by which slices have an order, the times moved so that no date is left in them."""
+    span = int(pseudonym(secret, "time", study), 16) % _LONGEST_MOVE_S
+    return tuple(
+        value if value is None or index not in TIMES else round(value - span, 3)
+        for index, value in enumerate(marks.orders)
+    )
+
+
+def _identified(path: Path, broken: ObjectFacts, secret: bytes) -> ObjectFacts:
+    """Add what a file that cannot be read still says of itself: a SEG is no CT, and a SEG may reference it."""
+    identity = read_identity(path)
+    return broken.model_copy(
+        update={
+            "file": FileKind.DICOM_SEG if identity.sop_class in SEGMENTATIONS else FileKind.DICOM,
+            "patient": _keyed(secret, "patient", identity.patient),
+            "study": _keyed(secret, "study", identity.study),
+            "series": _keyed(secret, "series", identity.series),
+            "image": _keyed(secret, "image", identity.image),
+        }
     )
 
 
 def _not_ct(header: SliceHeader) -> str | None:
-    """Return why a DICOM file is no CT slice, in words; none where it is one, empty for what needs no words."""
+    """Return why a DICOM file is no CT slice, in words; none where it is one."""
     if header.sop_class == CT_IMAGE:
         return None
     if header.modality == "RTSTRUCT":
@@ -154,7 +206,7 @@ def _not_ct(header: SliceHeader) -> str | None:
     if header.modality and header.modality != "CT":
         return f"modality {header.modality} is not CT"
     if header.pixels is None:
-        return ""
+        return "a DICOM file without an image (DICOMDIR, report or plan)"
     if header.position is None:
         return "images without a place in the patient (screenshots, dose reports) are not CT slices"
     return None if header.modality == "CT" else "images of unknown modality are not used"

@@ -1,60 +1,115 @@
-"""Which label belongs to which series: by geometry; by folder and name only where several series fit."""
+"""Which label belongs to which series: by what its file references, by geometry, then by folder and name."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import PurePosixPath
 
-import numpy as np
-
-from boneseg.geometry import Geometry, to_axial
+from boneseg.ingest.anatomy import Meaning, meaning, words
 from boneseg.ingest.facts import Kind, ObjectFacts
-from boneseg.storage.catalogue import FileKind, LabelRow, Problem, SeriesRow
+from boneseg.ingest.joining import Claim, settle
+from boneseg.ingest.places import Place, Rank, fits, numbers_differ, rank
+from boneseg.storage.catalogue import FileKind, Problem, SeriesRow
 
-TOLERANCE_MM = 0.1
-
-Rank = tuple[int, float, float]
-"""How near a series is to a label: how many folders they have in common, then how alike their names start, and end."""
+_GREY_VALUES = 200
+"""A volume of at least as many values from 0 to 255 is a picture with grey values: nobody labels so many structures."""
+_MANY_VALUES = 10
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Something with a geometry and a path: a series, a damaged volume, or a label."""
+class Recognised:
+    """A series, and what is known of it beside its row.
 
-    path: str
-    folder: PurePosixPath
-    own_geometry: Geometry
+    Attributes:
+        row: without a label.
+        slices: facts of its objects, copies included.
+        folders: all folders below the raw prefix that hold the whole series.
+        parent: what the files call one series; passes of one have the same.
+        first: by what one pass comes before another.
+    """
 
-    @cached_property
-    def axial(self) -> Geometry:
-        return to_axial(self.own_geometry)[0]
+    row: SeriesRow
+    slices: tuple[ObjectFacts, ...]
+    folders: tuple[str, ...] = ()
+    parent: object = None
+    first: tuple[float, ...] = ()
+
+
+class _Candidate:
+    """A series to which a label may go."""
+
+    def __init__(self, found: Recognised) -> None:
+        row = found.row
+        self.found = found
+        self.path = row.source
+        geometry = row.geometry.geometry()
+        if row.kind == FileKind.NIFTI:
+            self.places = [Place(row.source, PurePosixPath(row.source).parent, geometry)]
+        else:
+            folders = dict.fromkeys((row.source, *found.folders))
+            self.places = [Place(folder, PurePosixPath(folder), geometry) for folder in folders]
+        self.images = {item.image for item in found.slices if item.image}
+        self.series = {item.series for item in found.slices if item.series}
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        """Folders and name, the name without suffixes."""
-        path = PurePosixPath(self.path)
-        return (*path.parent.parts, path.name.split(".")[0] or path.name)
+    def place(self) -> Place:
+        return self.places[0]
 
-    def describe(self) -> str:
-        spacing = " x ".join(f"{value:.2f}" for value in self.axial.spacing)
-        return f"{' x '.join(str(size) for size in self.axial.shape)} voxels of {spacing} mm"
+    def rank(self, label: Place) -> Rank:
+        return max(rank(label, place) for place in self.places)
+
+    def fits(self, label: Place, partial: bool) -> bool:
+        return fits(label.axial, self.place.axial, partial)
+
+
+@dataclass(frozen=True)
+class _Label:
+    fact: ObjectFacts
+    place: Place
+
+    @property
+    def partial(self) -> bool:
+        return self.fact.file == FileKind.DICOM_SEG
+
+
+@dataclass(frozen=True)
+class _Known:
+    """All that a label may belong to.
+
+    Attributes:
+        candidates: the series.
+        unread: what may be an image and cannot be read.
+        below: folder -> indices of the series in it and its subfolders, for each folder that holds images.
+        broken_series: series UIDs, as keyed hashes, of slices that cannot be read.
+    """
+
+    candidates: list[_Candidate]
+    unread: list[Place]
+    below: dict[PurePosixPath, list[int]]
+    broken_series: frozenset[str]
+
+
+@dataclass(frozen=True)
+class _Choice:
+    index: int
+    note: str = ""
 
 
 def assign_labels(
-    rows: Sequence[SeriesRow], facts: Sequence[ObjectFacts], images: Iterable[str], prefix: str
+    found: Sequence[Recognised], facts: Sequence[ObjectFacts], images: Iterable[str], prefix: str
 ) -> tuple[list[SeriesRow], list[Problem]]:
-    """Give each series the label that fits it.
+    """Give each series the label that is its own.
 
-    The nearest folder above a label that holds images decides among which series it may choose: a label never goes
-    to another patient's folder because its own series is damaged. Of the series there that have its geometry, the one
-    with most folders in common is taken, then the one whose name is most alike (``labelsTr/a_1`` and
-    ``imagesTr/a_1_0000``). Where a label cannot be told to be of one series, it is not used.
+    What a DICOM SEG references decides. For other labels the nearest folder above that holds images decides among
+    which series it may choose: a label never goes to another patient's folder because its own series is damaged. Of
+    the series there that have its geometry, the one with most folders in common is taken, then the one whose name is
+    most alike (``labelsTr/a_1`` and ``imagesTr/a_1_0000``). Where a label cannot be told to be of one series, it is
+    not used.
 
     Args:
-        rows: series without labels.
+        found: series without labels.
         facts: of all objects.
         images: keys of all objects that are images, readable or not.
         prefix: start of all keys that people do not need to see.
@@ -62,123 +117,223 @@ def assign_labels(
     Returns:
         The rows with labels, and a problem for each label that is not used.
     """
-    series = [_of_row(row) for row in rows]
-    damaged = [_of_fact(item, prefix) for item in facts if item.kind == Kind.BROKEN and item.geometry]
-    below: dict[PurePosixPath, list[int]] = {folder: [] for folder in _folders_with_images(images, prefix)}
-    for index, place in enumerate(series):
-        for folder in (place.folder, *place.folder.parents):
-            below[folder].append(index)
-    claims: dict[int, list[tuple[Rank, ObjectFacts]]] = defaultdict(list)
+    known = _known([_Candidate(item) for item in found], facts, images, prefix)
+    claims: dict[int, list[Claim]] = defaultdict(list)
     problems = []
     for item in facts:
         if item.kind != Kind.LABEL:
             continue
-        label = _of_fact(item, prefix)
-        choice = _choose(label, item.file == FileKind.DICOM_SEG, series, damaged, below)
+        label = _Label(item, _place(item, prefix))
+        choice = _is_picture(label) or _choose(label, known)
         if isinstance(choice, str):
-            problems.append(Problem(source=label.path, reason=choice))
-        else:
-            claims[choice].append((_rank(label, series[choice]), item))
-    labelled = list(rows)
-    for index, claimants in claims.items():
-        (_, winner), *losers = sorted(claimants, key=lambda claim: claim[0], reverse=True)
-        labelled[index] = rows[index].model_copy(update={"label": _label_row(winner)})
-        used = winner.ref.key.removeprefix(prefix)
-        for _, loser in losers:
-            copy = loser.ref.sha256 == winner.ref.sha256
-            reason = f"a copy of {used}" if copy else f"{rows[index].source} has a nearer label, {used}; keep one"
-            problems.append(Problem(source=loser.ref.key.removeprefix(prefix), reason=reason, fatal=not copy))
-    return labelled, problems
+            problems.append(Problem(source=label.place.path, reason=choice))
+            continue
+        claims[choice.index].append(Claim(label.place, item, known.candidates[choice.index].rank(label.place)))
+        if choice.note:
+            problems.append(Problem(source=label.place.path, reason=choice.note, fatal=False))
+    rows = [item.row for item in found]
+    for index, claimants in sorted(claims.items()):
+        chosen, said = settle(known.candidates[index].place, claimants)
+        rows[index] = rows[index].model_copy(update={"label": chosen})
+        problems += said
+    return rows, problems
 
 
-def _choose(
-    label: _Place, partial: bool, series: list[_Place], damaged: list[_Place], below: dict[PurePosixPath, list[int]]
-) -> int | str:
-    """Return the index of the series that a label belongs to, or why there is none."""
-    home = next((folder for folder in (label.folder, *label.folder.parents) if folder in below), PurePosixPath())
-    near = below.get(home, [])
-    fitting = [index for index in near if _fits(label.axial, series[index].axial, partial)]
+def _known(candidates: list[_Candidate], facts: Sequence[ObjectFacts], images: Iterable[str], prefix: str) -> _Known:
+    below: dict[PurePosixPath, list[int]] = {folder: [] for folder in _with_parents(images, prefix)}
+    for index, candidate in enumerate(candidates):
+        for place in candidate.places:
+            for folder in (place.folder, *place.folder.parents):
+                if index not in below.setdefault(folder, []):
+                    below[folder].append(index)
+    damaged = [item for item in facts if item.kind == Kind.BROKEN]
+    unread = [item for item in facts if item.kind == Kind.IGNORED and item.is_picture]
+    unread += [item for item in damaged if item.geometry is not None or _may_be_image(item)]
+    places = {(place.path, place.folder): place for place in (_place(item, prefix) for item in unread)}
+    broken = frozenset(item.series for item in damaged if item.series and item.file == FileKind.DICOM)
+    return _Known(candidates, list(places.values()), below, broken)
+
+
+def _may_be_image(item: ObjectFacts) -> bool:
+    """Say whether a damaged file may have been the CT of a label, not a label itself."""
+    path = PurePosixPath(item.ref.key)
+    found = words(" ".join((*path.parent.parts[-1:], path.name.split(".")[0])))
+    called_label = not _LABEL_WORDS.isdisjoint(found) or meaning(found) != Meaning.UNKNOWN
+    return item.file != FileKind.DICOM_SEG and not called_label
+
+
+_LABEL_WORDS = frozenset(["label", "labels", "seg", "segs", "segmentation", "segmentations", "mask", "masks", "gt"])
+
+
+def _choose(label: _Label, known: _Known) -> _Choice | str:
+    """Return the series that a label belongs to, or why there is none."""
+    referenced = _referenced(label, known)
+    if isinstance(referenced, str):
+        return referenced
+    if referenced:
+        return _of_referenced(label, referenced, known)
+    home = next((f for f in (label.place.folder, *label.place.folder.parents) if f in known.below), PurePosixPath())
+    near = known.below.get(home, [])
+    fitting = [index for index in near if known.candidates[index].fits(label.place, label.partial)]
     if not fitting:
-        return _no_fit(label, [series[index] for index in near] or series)
-    ranks = {index: _rank(label, series[index]) for index in fitting}
+        return _no_fit(label, home, [known.candidates[index] for index in near], known)
+    refusals = {index: _contradiction(label.fact, known.candidates[index]) for index in fitting}
+    allowed = [index for index in fitting if not refusals[index]]
+    if not allowed:
+        return refusals[fitting[0]]
+    choice = _nearest(label, allowed, known)
+    return choice if isinstance(choice, str) else _other_owner(label, choice, home, known) or choice
+
+
+def _referenced(label: _Label, known: _Known) -> list[int] | str:
+    """Return the series that a label says it was drawn on, none where it does not say or they are not here."""
+    fact, images = label.fact, set(label.fact.referenced_images)
+    there = [(index, len(images & item.images)) for index, item in enumerate(known.candidates)]
+    hits = [(index, count) for index, count in there if count]
+    if hits:
+        everything = len(images & set().union(*(known.candidates[index].images for index, _ in hits)))
+        whole = [index for index, count in hits if count == everything]
+        if whole:
+            return whole
+        names = " and ".join(known.candidates[index].path for index, _ in hits[:2])
+        return f"it says that it was drawn on images of several series, {names}; write one segmentation for each"
+    if not fact.referenced_series:
+        return []
+    by_series = [index for index, item in enumerate(known.candidates) if fact.referenced_series in item.series]
+    if not by_series and fact.referenced_series in known.broken_series:
+        return "the series that it says it was drawn on cannot be read; copy that series again"
+    return by_series
+
+
+def _of_referenced(label: _Label, indices: list[int], known: _Known) -> _Choice | str:
+    fitting = [index for index in indices if known.candidates[index].fits(label.place, label.partial)]
+    if not fitting:
+        series = known.candidates[indices[0]].place
+        return (
+            f"it says that it was drawn on {series.path}, but it has {label.place.describe()} and that series "
+            f"{series.describe()}{_elsewhere(label, series)}: complete the series, or export the label again on it"
+        )
+    refusals = {index: _another_patient(label.fact, known.candidates[index]) for index in fitting}
+    allowed = [index for index in fitting if not refusals[index]]
+    return _nearest(label, allowed, known) if allowed else refusals[fitting[0]]
+
+
+def _contradiction(fact: ObjectFacts, series: _Candidate) -> str:
+    """Return why a label cannot be of a series on whose grid it lies; empty where nothing speaks against it."""
+    first = series.found.slices[0]
+    if other := _another_patient(fact, series):
+        return other
+    same_study = bool(fact.study) and fact.study == first.study
+    same_frame = bool(fact.frame_of_reference) and fact.frame_of_reference == first.frame_of_reference
+    same_patient = bool(fact.patient) and fact.patient == first.patient
+    refers = bool(fact.referenced_series or fact.referenced_images)
+    if refers and (same_study or same_frame or same_patient):
+        return (
+            f"it says that it was drawn on a series that is not here; {series.path} has the same grid, but is another "
+            "one: add the series that it was drawn on"
+        )
+    if same_study and fact.frame_of_reference and first.frame_of_reference and not same_frame:
+        return f"it lies in another frame of reference than {series.path}; export it again on that series"
+    return ""
+
+
+def _another_patient(fact: ObjectFacts, series: _Candidate) -> str:
+    first = series.found.slices[0]
+    if fact.patient and first.patient and fact.patient != first.patient:
+        return f"it names another PatientID than {series.path}, the series that it fits; put it beside its own series"
+    return ""
+
+
+def _nearest(label: _Label, indices: list[int], known: _Known) -> _Choice | str:
+    """Return the one series that is nearest by folder and name."""
+    ranks = {index: known.candidates[index].rank(label.place) for index in indices}
     best = max(ranks.values())
-    choices = [index for index in fitting if ranks[index] == best]
-    if len(choices) > 1:
-        names = " and ".join(series[index].path for index in choices[:2])
-        return f"fits {names} equally well; put the label beside its series"
-    for place in damaged:
-        lies_near = place.folder.is_relative_to(home) and place.path != label.path
-        if lies_near and _rank(label, place) > best and _fits(label.axial, place.axial, partial):
+    choices = [index for index in indices if ranks[index] == best]
+    if len(choices) == 1:
+        return _Choice(choices[0])
+    found = [known.candidates[index].found for index in choices]
+    parents = {item.parent for item in found}
+    order = sorted(choices, key=lambda index: known.candidates[index].found.first)
+    if len(parents) == 1 and None not in parents and len({item.first for item in found}) == len(found):
+        path = known.candidates[order[0]].path
+        return _Choice(
+            order[0],
+            f"fits {len(choices)} passes of one series, {path}, and is used for the first of them; a DICOM SEG that "
+            "references its images, or a folder for each pass, says which it is",
+        )
+    names = " and ".join(known.candidates[index].path for index in choices[:2])
+    return f"fits {names} equally well; put the label beside its series"
+
+
+def _other_owner(label: _Label, choice: _Choice, home: PurePosixPath, known: _Known) -> str | None:
+    """Return why a label is not of the series that it fits best: its own cannot be read, or is not there."""
+    series = known.candidates[choice.index]
+    best = series.rank(label.place)
+    near = [place for place in known.unread if place.folder.is_relative_to(home) and place.path != label.place.path]
+    for place in near:
+        elsewhere = place.own_geometry is not None and not fits(label.place.axial, place.axial, label.partial)
+        if not elsewhere and rank(label.place, place) > best:
             return f"seems to belong to {place.path}, which cannot be read; repair or remove that file"
-    return choices[0]
+    several = len(known.below.get(home, [])) + len(near) > 1
+    if several and all(numbers_differ(label.place, place) for place in series.places):
+        return (
+            f"its name has another number than {series.path}, the only series that it could belong to; add its own "
+            "series, or give both the same name"
+        )
+    return None
 
 
-def _no_fit(label: _Place, series: list[_Place]) -> str:
-    if not series:
-        return "there is no series that it could belong to; put the label beside its CT series"
-    nearest = max(series, key=lambda place: (_rank(label, place), place.path))
-    where = " at another place" if label.axial.shape == nearest.axial.shape else ""
+def _no_fit(label: _Label, home: PurePosixPath, near: list[_Candidate], known: _Known) -> str:
+    beside = [place for place in known.unread if place.folder.is_relative_to(home)]
+    if not near and beside:
+        return f"its images are not read (see {beside[0].path}), and it is not given to another series"
+    if not (near or known.candidates):
+        return f"there is no series that it could belong to; {_grey(label) or 'put the label beside its CT series'}"
+    nearest = max(near or known.candidates, key=lambda item: (item.rank(label.place), item.path))
+    series = nearest.place
+    missing = f"; files of {beside[0].path} could not be read" if near and beside else ""
     return (
-        f"the label has {label.describe()} and fits no series; the nearest, {nearest.path}, has {nearest.describe()}"
-        f"{where}: export the label again on its series"
+        f"the label has {label.place.describe()} and fits no series; the nearest, {series.path}, has "
+        f"{series.describe()}{_elsewhere(label, series)}{missing}: "
+        f"{_grey(label) or 'export the label again on its series'}"
     )
 
 
-def _fits(label: Geometry, series: Geometry, partial: bool) -> bool:
-    return label.close_to(series, TOLERANCE_MM) or (partial and _covers_slices_of(label, series))
+def _elsewhere(label: _Label, series: Place) -> str:
+    return " at another place" if label.place.axial.shape == series.axial.shape else ""
 
 
-def _covers_slices_of(label: Geometry, series: Geometry) -> bool:
-    """Say whether each slice of a label lies on a slice of the series: a DICOM SEG may leave out empty frames."""
-    if label.shape[1:] != series.shape[1:] or label.shape[0] > series.shape[0]:
-        return False
-    # Corners of the first and last label slice, in voxels of the series.
-    corners = np.array([[z, y, x] for z in (0, 1) for y in (0, 1) for x in (0, 1)]) * (np.array(label.shape) - 1.0)
-    inverse = np.linalg.inv(series.affine)
-    indices = label.to_patient(corners) @ inverse[:3, :3].T + inverse[:3, 3]
-    nearest = np.rint(indices)
-    on_voxels = np.abs((indices - nearest) * np.array(series.spacing)).max() <= TOLERANCE_MM
-    first = nearest[0, 0]
-    inside = 0 <= first <= series.shape[0] - label.shape[0]
-    return bool(on_voxels and inside and np.array_equal(nearest - corners, np.tile((first, 0, 0), (8, 1))))
+def _grey(label: _Label) -> str:
+    values = label.fact.values
+    if len(values) < _MANY_VALUES or label.partial:
+        return ""
+    return (
+        f"with {len(values)} values up to {values[-1]} it may be a CT windowed to grey values, which are not HU; "
+        "convert the series again without a window"
+    )
 
 
-def _rank(label: _Place, other: _Place) -> Rank:
-    mine, theirs = label.parts, other.parts
-    shared = _common(mine[:-1], theirs[:-1])
-    return shared, *max(_likeness(one, two) for one in mine[shared:] for two in theirs[shared:])
+def _is_picture(label: _Label) -> str:
+    values = label.fact.values
+    if label.partial or len(values) < _GREY_VALUES or values[-1] > 255:
+        return ""
+    return (
+        f"{len(values)} values from 0 to {values[-1]} are grey values of a picture (a CT windowed to 8 bits?), neither "
+        "HU nor labels; convert the series again without a window"
+    )
 
 
-def _likeness(one: str, two: str) -> tuple[float, float]:
-    """Return which share of the longer name both names have in common at their starts, and at their ends."""
-    longer = max(len(one), len(two), 1)
-    return _common(one, two) / longer, _common(one[::-1], two[::-1]) / longer
-
-
-def _common(one: Sequence[str], two: Sequence[str]) -> int:
-    pairs = zip(one, two, strict=False)
-    return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(one), len(two)))
-
-
-def _folders_with_images(images: Iterable[str], prefix: str) -> set[PurePosixPath]:
+def _with_parents(images: Iterable[str], prefix: str) -> set[PurePosixPath]:
     folders: set[PurePosixPath] = set()
     for folder in {PurePosixPath(key.removeprefix(prefix)).parent for key in images}:
         folders.update((folder, *folder.parents))
     return folders
 
 
-def _of_row(row: SeriesRow) -> _Place:
-    path = PurePosixPath(row.source)
-    folder = path.parent if row.kind == FileKind.NIFTI else path
-    return _Place(row.source, folder, row.geometry.geometry())
-
-
-def _of_fact(item: ObjectFacts, prefix: str) -> _Place:
-    assert item.geometry is not None
-    path = item.ref.key.removeprefix(prefix)
-    return _Place(path, PurePosixPath(path).parent, item.geometry.geometry())
-
-
-def _label_row(item: ObjectFacts) -> LabelRow:
-    assert item.file is not None
-    return LabelRow(kind=item.file, object=item.ref, values=item.values)
+def _place(item: ObjectFacts, prefix: str) -> Place:
+    path = PurePosixPath(item.ref.key.removeprefix(prefix))
+    geometry = item.geometry.geometry() if item.geometry else None
+    if item.file == FileKind.DICOM:  # a file of many: its folder is what the series goes by
+        path = path.parent
+        return Place(str(path), path, geometry)
+    return Place(str(path), path.parent, geometry)

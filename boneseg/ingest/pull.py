@@ -100,7 +100,7 @@ def pull(workspace: Workspace, store: StoreSettings, settings: PullSettings) -> 
 
 def fingerprint(rows: tuple[SeriesRow, ...]) -> str:
     """Return the name of the data: it depends on content, labels, patients and names, not on order, time or upload."""
-    labels = [f"{row.label.kind} {row.label.object.sha256}" if row.label else "" for row in rows]
+    labels = [f"{row.label.kind} {row.label.content}" if row.label else "" for row in rows]
     identities = zip(rows, labels, strict=True)
     return combine(sorted(f"{row.series} {row.patient} {row.study} {label} {row.source}" for row, label in identities))
 

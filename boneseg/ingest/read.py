@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boneseg.dicom.segmentation import read_segmentation
+from boneseg.dicom.segments import read_segment_names
 from boneseg.dicom.series import read_series
 from boneseg.errors import LabelError, SeriesError
 from boneseg.geometry import Geometry, Reorientation, to_axial
+from boneseg.ingest.anatomy import best_name
 from boneseg.ingest.checks import check_label, check_values
-from boneseg.ingest.classes import covered_slices, to_classes
+from boneseg.ingest.classes import covered_slices, describe_names, part_classes, require_bone, to_classes
 from boneseg.ingest.outline import patient_outline
 from boneseg.ingest.volumes import read_hu, read_label
 from boneseg.nifti_header import shear_degrees
@@ -66,8 +68,8 @@ def read_labelled(fetch: Fetch, row: SeriesRow, settings: PrepareSettings) -> La
     hu, own_geometry, warnings = read_image(fetch, row, settings)
     warnings += check_values(hu)
     geometry, reorientation = to_axial(own_geometry)
-    label, label_geometry, of_label = _read_label(fetch, row.label, settings)
-    warnings += of_label
+    label, label_geometry, said = _read_label(fetch, row.label, geometry, settings)
+    warnings += said
     covered = covered_slices(label_geometry, geometry)
     if label_geometry.shape[0] < geometry.shape[0]:
         warnings.append(f"the label covers {label_geometry.shape[0]} of {geometry.shape[0]} slices; only they are used")
@@ -107,21 +109,54 @@ def read_image(
 
 
 def _read_label(
-    fetch: Fetch, row: LabelRow, settings: PrepareSettings
+    fetch: Fetch, row: LabelRow, series: Geometry, settings: PrepareSettings
 ) -> tuple[NDArray[np.uint8], Geometry, list[str]]:
-    """Return classes and their geometry, both in axial order, and warnings."""
-    path, file = fetch(row.object), PurePosixPath(row.object.key).name
+    """Return classes and their geometry, both in axial order, and warnings; ``series`` is the series' geometry."""
+    if row.parts:
+        classes, geometry, of_parts = _read_parts(fetch, row, series, settings)
+        return classes, geometry, of_parts
+    values, geometry, names, warnings = _read_values(fetch, row.kind, row.object)
+    classes = to_classes(values, PurePosixPath(row.object.key).name, names, settings.label_map)
+    warnings += describe_names(row.values, names) if names and settings.label_map is None else []
+    return np.ascontiguousarray(classes), geometry, warnings
+
+
+def _read_parts(
+    fetch: Fetch, row: LabelRow, series: Geometry, settings: PrepareSettings
+) -> tuple[NDArray[np.uint8], Geometry, list[str]]:
+    """Join masks of single structures: bone where one of them is bone."""
+    warnings: list[str] = []
+    joined = np.zeros(series.shape, dtype=np.uint8)
+    first, end = series.shape[0], 0
+    for part in row.parts:
+        values, geometry, _, said = _read_values(fetch, part.kind, part.object)
+        warnings += said
+        file = PurePosixPath(part.object.key).name
+        covered = covered_slices(geometry, series)
+        first, end = min(first, covered.start), max(end, covered.stop)
+        classes = part_classes(values, file, part.bone, part.outline, settings.label_map)
+        np.maximum(joined[covered], classes, out=joined[covered])
+    covered = slice(first, end)
+    require_bone(joined[covered], PurePosixPath(row.object.key).name)
+    return np.ascontiguousarray(joined[covered]), series.part(covered), warnings
+
+
+def _read_values(
+    fetch: Fetch, kind: FileKind, item: ObjectRef
+) -> tuple[NDArray[Any], Geometry, Mapping[int, str] | None, list[str]]:
+    """Return the values of a label file and their geometry, both in axial order, names of segments, and warnings."""
+    path = fetch(item)
     names: Mapping[int, str] | None = None
     values: NDArray[Any]
     warnings: list[str] = []
-    with _named({path: row.object.key}):
-        if row.kind == FileKind.DICOM_SEG:
-            values, geometry, names = read_segmentation(path)
+    with _named({path: item.key}):
+        if kind == FileKind.DICOM_SEG:
+            values, geometry, _ = read_segmentation(path)
+            names = {value: best_name(*texts) for value, texts in read_segment_names(path).items()}
         else:
             values, geometry, warnings = read_label(path)
     axial_geometry, reorientation = to_axial(geometry)
-    classes = to_classes(reorientation.apply(values), file, names, settings.label_map)
-    return np.ascontiguousarray(classes), axial_geometry, warnings
+    return reorientation.apply(values), axial_geometry, names, warnings
 
 
 def _check_shear(geometry: Geometry, most: float) -> list[str]:

@@ -1,12 +1,13 @@
-"""From files to series: which slices belong together, and which label belongs to which series."""
+"""From files to series: a row for each, with its label, and a reason for every file that is not used."""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -15,14 +16,24 @@ from boneseg.dicom.header import CT_IMAGE, SliceHeader
 from boneseg.dicom.series import sort_slices
 from boneseg.errors import SeriesError
 from boneseg.geometry import Geometry
-from boneseg.ingest.facts import Kind, ObjectFacts, Plane
-from boneseg.ingest.labels import assign_labels
+from boneseg.ingest.facts import Kind, ObjectFacts
+from boneseg.ingest.grouping import Group, Slices, distance, doubled, first_in_order, folder_of, group_slices, plane_of
+from boneseg.ingest.labels import Recognised, assign_labels
 from boneseg.storage.catalogue import FileKind, GeometryRecord, Problem, SeriesRow
 from boneseg.storage.hashing import combine, pseudonym
 
-_SAME_DIRECTION = 1e-3
 _SAME_POSITION_MM = 1e-2
-_TINY = 1e-9
+_DIGITS = re.compile(r"\d+")
+
+
+class _Weight(IntEnum):
+    """How much a problem matters: what costs a series first, what is harmless last."""
+
+    SERIES = 0
+    LABEL = 1
+    CHOICE = 2
+    COPY = 3
+    UNUSED = 4
 
 
 @dataclass
@@ -31,17 +42,20 @@ class _Found:
 
     secret: bytes
     prefix: str
-    rows: list[SeriesRow]
-    problems: list[Problem]
-    copies: set[str]
+    label_folders: tuple[str, ...] = ()
+    series: list[Recognised] = field(default_factory=list)
+    problems: list[tuple[_Weight, Problem]] = field(default_factory=list)
+    copies: set[str] = field(default_factory=set)
     """Keys of slices that a series has already."""
 
     def name(self, key: str) -> str:
         """Return a key as a person knows it: below the raw prefix."""
         return key.removeprefix(self.prefix)
 
-    def reject(self, source: str, reason: str, fatal: bool = True) -> None:
-        self.problems.append(Problem(source=source, reason=reason, fatal=fatal))
+    def reject(self, source: str, reason: str, weight: _Weight = _Weight.SERIES) -> None:
+        """Note what is not used or odd; what weighs less than a label is a warning."""
+        fatal = weight <= _Weight.LABEL
+        self.problems.append((weight, Problem(source=source, reason=reason, fatal=fatal)))
 
 
 def assemble(
@@ -49,9 +63,8 @@ def assemble(
 ) -> tuple[tuple[SeriesRow, ...], tuple[Problem, ...]]:
     """Group slices into series and find the label of each.
 
-    Slices form a series where patient, study, series UID, size, orientation and pixel spacing agree. Where the series
-    UID is empty, the folder and the series number stand for it. Where one UID has two different slices at one
-    position, two series use it, and folders (then series numbers) tell them apart. Equal files count once.
+    See ``grouping.group_slices`` for what a series is, and ``labels.assign_labels`` for what its label is. Equal files
+    count once.
 
     Args:
         facts: of all objects; their order plays no part.
@@ -59,149 +72,179 @@ def assemble(
         prefix: start of all keys that people do not need to see.
 
     Returns:
-        One row a series and one problem for whatever cannot be used or is odd, both in a fixed order.
+        One row a series in a fixed order, and one problem for whatever cannot be used or is odd: what matters most
+        first. Every object is in a row or in a problem, one by one or counted by folder.
     """
     ordered = sorted(facts, key=lambda item: item.ref.key.split("/"))
-    found = _Found(secret, prefix, [], [], set())
-    slices = [item for item in ordered if item.kind == Kind.SLICE]
-    for group in _groups(slices):
-        _add_dicom(found, group)
+    labels = sorted({folder_of(item) for item in ordered if item.kind == Kind.LABEL})
+    found = _Found(secret, prefix, tuple(labels))
+    groups = group_slices([item for item in ordered if item.kind == Kind.SLICE])
+    for group in groups:
+        _add_dicom(found, group, groups)
+    _name_passes(found, groups)
     for item in ordered:
         if item.kind == Kind.VOLUME:
-            _add_nifti(found, item)
+            _add_volume(found, item)
     _name_unused(found, ordered)
-    images = _images(ordered) - found.copies
-    rows, problems = assign_labels(found.rows, ordered, images, prefix)
-    found.problems += problems
+    rows, problems = assign_labels(found.series, ordered, _images(ordered) - found.copies, prefix)
+    found.problems += [(_Weight.LABEL if problem.fatal else _Weight.CHOICE, problem) for problem in problems]
     rows = _drop_copies(found, rows)
-    in_order = sorted(found.problems, key=lambda problem: (not problem.fatal, problem.source, problem.reason))
-    return tuple(sorted(rows, key=lambda row: (row.source, row.series))), tuple(in_order)
+    by_weight = sorted(found.problems, key=lambda item: (item[0], item[1].source, item[1].reason))
+    in_order = sorted(rows, key=lambda row: (row.source, row.series))
+    return tuple(in_order), tuple(problem for _, problem in by_weight)
 
 
 def _images(facts: list[ObjectFacts]) -> set[str]:
-    """Return the keys of all that is or was CT. A damaged DICOM file may be either: beside labels it was a label."""
-    label_folders = {_folder(item) for item in facts if item.kind == Kind.LABEL}
+    """Return the keys of all that is, was or may be an image of a patient, to which a label may belong.
+
+    Of a damaged DICOM file that does not say what it is, the files beside it tell: among labels only it was a label.
+    """
+    kinds: dict[str, set[Kind]] = defaultdict(set)
+    for item in facts:
+        kinds[folder_of(item)].add(item.kind)
     images = set()
     for item in facts:
-        was_volume = item.kind == Kind.BROKEN and item.geometry is not None
-        was_slice = item.kind == Kind.BROKEN and item.file == FileKind.DICOM and _folder(item) not in label_folders
-        if item.kind in (Kind.SLICE, Kind.VOLUME) or was_volume or was_slice:
+        beside = kinds[folder_of(item)]
+        was_slice = item.file == FileKind.DICOM and (Kind.LABEL not in beside or Kind.SLICE in beside or item.series)
+        was_image = item.kind == Kind.BROKEN and (item.geometry is not None or was_slice)
+        if item.kind in (Kind.SLICE, Kind.VOLUME) or was_image or (item.kind == Kind.IGNORED and item.is_picture):
             images.add(item.ref.key)
     return images
 
 
-def _groups(slices: list[ObjectFacts]) -> list[list[ObjectFacts]]:
-    """Divide slices into series."""
-    groups = []
-    for same_identity in _divide(slices, _identity):
-        for same_plane in _cluster(same_identity):
-            groups += _apart(same_plane, [_folder, lambda item: item.series_number])
-    return groups
-
-
-def _identity(item: ObjectFacts) -> tuple[object, ...]:
-    plane = _plane(item)
-    series = (item.series,) if item.series else ("", _folder(item), item.series_number)
-    return (item.patient, item.study, *series, plane.rows, plane.columns)
-
-
-def _divide(slices: list[ObjectFacts], by: Callable[[ObjectFacts], object]) -> list[list[ObjectFacts]]:
-    parts: dict[object, list[ObjectFacts]] = defaultdict(list)
-    for item in slices:
-        parts[by(item)].append(item)
-    return list(parts.values())
-
-
-def _cluster(slices: list[ObjectFacts]) -> list[list[ObjectFacts]]:
-    """Divide slices by orientation and pixel spacing, each within a tolerance of the cluster's first slice."""
-    clusters: list[list[ObjectFacts]] = []
-    for item in slices:
-        for members in clusters:
-            if _parallel(_plane(item), _plane(members[0])):
-                members.append(item)
-                break
-        else:
-            clusters.append([item])
-    return clusters
-
-
-def _parallel(one: Plane, other: Plane) -> bool:
-    if one.orientation is None or other.orientation is None or one.pixel_spacing is None or other.pixel_spacing is None:
-        return one.is_placed == other.is_placed
-    turned = max(abs(a - b) for a, b in zip(one.orientation, other.orientation, strict=True))
-    scaled = max(abs(a - b) / max(a, b, _TINY) for a, b in zip(one.pixel_spacing, other.pixel_spacing, strict=True))
-    return turned <= _SAME_DIRECTION and scaled <= _SAME_DIRECTION and one.is_placed == other.is_placed
-
-
-def _apart(slices: list[ObjectFacts], ways: Sequence[Callable[[ObjectFacts], object]]) -> list[list[ObjectFacts]]:
-    """Take series apart that share a UID: as long as different slices lie at one position, divide in the next way."""
-    if not ways or not _collides(slices):
-        return [slices]
-    return [part for group in _divide(slices, ways[0]) for part in _apart(group, ways[1:])]
-
-
-def _collides(slices: list[ObjectFacts]) -> bool:
-    """Say whether two slices with different pixels lie at the same position."""
-    placed = sorted((_distance(item), item.pixels) for item in slices)
-    return any(second[0] - first[0] < _SAME_POSITION_MM and first[1] != second[1] for first, second in pairwise(placed))
-
-
-def _distance(item: ObjectFacts) -> float:
-    """Return how far along its normal a slice lies, in mm; 0 where the file does not tell."""
-    plane = _plane(item)
-    if plane.orientation is None or plane.position is None:
-        return 0.0
-    a, b, c, d, e, f = plane.orientation
-    x, y, z = plane.position
-    return x * (b * f - c * e) + y * (c * d - a * f) + z * (a * e - b * d)
-
-
-def _add_dicom(found: _Found, group: list[ObjectFacts]) -> None:
-    group = _without_copies(found, group)
-    source = _common_folder([found.name(item.ref.key) for item in group])
+def _add_dicom(found: _Found, group: Group, groups: list[Group]) -> None:
+    kept = _without_copies(found, group.slices)
+    source = _common_folder([found.name(item.ref.key) for item in kept])
+    if len(kept) == 1 and (beside := _volume_beside(group, groups)):
+        at = _common_folder([found.name(item.ref.key) for item in beside.slices])
+        reason = f"a single slice beside series {at} (another direction, or one slice taken again); it is not used"
+        found.reject(found.name(kept[0].ref.key), reason, _Weight.UNUSED)
+        return
+    if pairs := doubled(kept):
+        found.reject(source, _why_doubled(found, pairs))
+        return
     try:
         # Gaps and tilt are prepare's to judge; here it is enough that the slices have an order.
-        series = sort_slices([_header(item) for item in group], max_gap=math.inf, max_tilt_degrees=90)
+        series = sort_slices([_header(item) for item in kept], max_gap=math.inf, max_tilt_degrees=90)
     except SeriesError as error:
-        found.reject(found.name(group[0].ref.key) if len(group) == 1 else source, str(error))
+        found.reject(found.name(kept[0].ref.key) if len(kept) == 1 else source, str(error))
         return
-    ordered = [group[index] for index in series.order]
+    ordered = [kept[index] for index in series.order]
     first = ordered[0]
     place = pseudonym(found.secret, "folder", source)
     ranges = [item.hu_range for item in ordered if item.hu_range]
-    found.rows.append(
-        SeriesRow(
-            series=_content_name(series.geometry, combine(item.pixels for item in ordered)),
-            source=source,
-            kind=FileKind.DICOM,
-            objects=tuple(item.ref for item in ordered),
-            patient=first.patient or first.study or place,
-            study=first.study or place,
-            modality="CT",
-            geometry=GeometryRecord.of(series.geometry),
-            hu_range=(min(low for low, _ in ranges), max(high for _, high in ranges)),
-            label=None,
+    row = SeriesRow(
+        series=_content_name(series.geometry, combine(item.pixels for item in ordered)),
+        source=source,
+        kind=FileKind.DICOM,
+        objects=tuple(item.ref for item in ordered),
+        patient=first.patient or first.study or place,
+        study=first.study or place,
+        modality="CT",
+        geometry=GeometryRecord.of(series.geometry),
+        hu_range=(min(low for low, _ in ranges), max(high for _, high in ranges)),
+        label=None,
+    )
+    folders = tuple(
+        found.name(f"{folder}/").rstrip("/") or "."
+        for folder, slices in _in_folders(group.slices).items()
+        if len(slices) == len(kept)
+    )
+    found.series.append(Recognised(row, tuple(group.slices), folders, group.parent, first_in_order(kept)))
+
+
+def _volume_beside(group: Group, groups: list[Group]) -> Group | None:
+    """Return a volume to which a single slice belongs, by its series UID or by study and folder."""
+    item = group.slices[0]
+    for other in groups:
+        if other is group or len(other.slices) < 2:
+            continue
+        first = other.slices[0]
+        near = item.study and item.study == first.study and folder_of(item) == folder_of(first)
+        same_series = item.series and (item.patient, item.study, item.series) == (
+            first.patient,
+            first.study,
+            first.series,
         )
+        if other.parent == group.parent or near or same_series:
+            return other
+    return None
+
+
+def _why_doubled(found: _Found, pairs: list[tuple[ObjectFacts, ObjectFacts]]) -> str:
+    one, two = (found.name(item.ref.key) for item in pairs[0])
+    more = f", and so do those at {len(pairs) - 1} more positions" if len(pairs) > 1 else ""
+    return (
+        f"{one} and {two} lie at the same position with different pixels{more}, and nothing in the files tells two "
+        "passes apart; remove the doubled slices, or put each pass into a folder of its own"
     )
 
 
-def _without_copies(found: _Found, group: list[ObjectFacts]) -> list[ObjectFacts]:
-    """Keep one of several slices with the same pixels at the same position."""
+def _name_passes(found: _Found, groups: list[Group]) -> None:
+    """Say where one series was taken apart, and by what."""
+    passes: dict[int, list[Group]] = defaultdict(list)
+    for group in groups:
+        if group.told_by not in ("", "folder", "SeriesNumber") and len(group.slices) > 1:
+            passes[group.parent].append(group)
+    for parts in passes.values():
+        if len(parts) > 1:
+            source = _common_folder([found.name(item.ref.key) for group in parts for item in group.slices])
+            told_by = " and ".join(sorted({group.told_by for group in parts}))
+            reason = f"the files of one series hold {len(parts)} passes, told apart by {told_by}; each is a series"
+            found.reject(source, reason, _Weight.CHOICE)
+
+
+def _without_copies(found: _Found, group: Slices) -> Slices:
+    """Keep one of several slices with the same pixels at the same position: that in the folder of most of the series.
+
+    Where several folders hold as much of it, the one nearest to a label counts, then the first by name.
+    """
+    in_folders = _in_folders(group)
+    order = sorted(in_folders, key=lambda name: (-len(in_folders[name]), _from_label(found, name), name.split("/")))
+    best = {name: number for number, name in enumerate(order)}
     kept: dict[tuple[int, str], ObjectFacts] = {}
-    copies = []
-    for item in group:
-        if kept.setdefault((round(_distance(item) / _SAME_POSITION_MM), item.pixels), item) is not item:
-            copies.append(item)
+    for item in sorted(group, key=lambda item: best[folder_of(item)]):
+        kept.setdefault(_content(item), item)
+    chosen = {item.ref.key for item in kept.values()}
+    copies = [item for item in group if item.ref.key not in chosen]
     found.copies.update(item.ref.key for item in copies)
+    of = _common_folder([found.name(item.ref.key) for item in kept.values()])
     for folder, members in _by_folder(found, copies).items():
-        of = _common_folder([found.name(item.ref.key) for item in kept.values()])
         reason = f"{_count(members, 'slice')} of series {of} a second time; the copies are not used"
-        found.reject(folder, reason, fatal=False)
-    return list(kept.values())
+        found.reject(folder, reason, _Weight.COPY)
+    return [item for item in group if item.ref.key in chosen]
+
+
+def _in_folders(slices: Slices) -> dict[str, set[tuple[int, str]]]:
+    """Return the different slices that each folder holds."""
+    parts: dict[str, set[tuple[int, str]]] = defaultdict(set)
+    for item in slices:
+        parts[folder_of(item)].add(_content(item))
+    return parts
+
+
+def _content(item: ObjectFacts) -> tuple[int, str]:
+    return round(distance(item) / _SAME_POSITION_MM), item.pixels
+
+
+def _from_label(found: _Found, folder: str) -> int:
+    """Return by how many folders a folder lies below the nearest one that it has in common with a label."""
+    parts = PurePosixPath(folder).parts
+    shared = [_common(parts, PurePosixPath(other).parts) for other in found.label_folders]
+    return len(parts) - max(shared, default=0)
+
+
+def _common(one: tuple[str, ...], two: tuple[str, ...]) -> int:
+    length = 0
+    for mine, theirs in zip(one, two, strict=False):
+        if mine != theirs:
+            break
+        length += 1
+    return length
 
 
 def _header(item: ObjectFacts) -> SliceHeader:
-    plane = _plane(item)
+    plane = plane_of(item)
     return SliceHeader(
         name=PurePosixPath(item.ref.key).name,
         sop_class=CT_IMAGE,
@@ -228,7 +271,7 @@ def _header(item: ObjectFacts) -> SliceHeader:
     )
 
 
-def _add_nifti(found: _Found, item: ObjectFacts) -> None:
+def _add_volume(found: _Found, item: ObjectFacts) -> None:
     assert item.geometry is not None
     assert item.hu_range is not None
     source = found.name(item.ref.key)
@@ -238,20 +281,19 @@ def _add_nifti(found: _Found, item: ObjectFacts) -> None:
     # A file is a patient: nothing in NIfTI says more, and a rule that counts a folder's files would move patients
     # when files are added.
     patient = pseudonym(found.secret, "file", source)
-    found.rows.append(
-        SeriesRow(
-            series=_content_name(item.geometry.geometry(), item.pixels),
-            source=source,
-            kind=FileKind.NIFTI,
-            objects=(item.ref,),
-            patient=patient,
-            study=patient,
-            modality="CT",
-            geometry=item.geometry,
-            hu_range=item.hu_range,
-            label=None,
-        )
+    row = SeriesRow(
+        series=_content_name(item.geometry.geometry(), item.pixels),
+        source=source,
+        kind=FileKind.NIFTI,
+        objects=(item.ref,),
+        patient=patient,
+        study=patient,
+        modality="CT",
+        geometry=item.geometry,
+        hu_range=item.hu_range,
+        label=None,
     )
+    found.series.append(Recognised(row, (item,)))
 
 
 def _content_name(geometry: Geometry, pixels: str) -> str:
@@ -266,9 +308,16 @@ def _drop_copies(found: _Found, rows: list[SeriesRow]) -> list[SeriesRow]:
     kept: dict[str, SeriesRow] = {}
     for row in sorted(rows, key=lambda row: (row.label is None, row.source)):
         first = kept.setdefault(row.series, row)
-        if first is not row:
-            who = "" if first.patient == row.patient else " under another patient"
-            found.reject(row.source, f"the same series as {first.source}{who}; this copy is not used", fatal=False)
+        if first is row:
+            continue
+        who = "" if first.patient == row.patient else " under another patient"
+        found.reject(row.source, f"the same series as {first.source}{who}; this copy is not used", _Weight.COPY)
+        if row.label and first.label and row.label.content != first.label.content:
+            label, other = (found.name(item.object.key) for item in (row.label, first.label))
+            reason = f"another label than {other} for the same series, {first.source} and {row.source}; keep one"
+            found.reject(label, reason, _Weight.LABEL)
+            found.reject(other, reason.replace(other, label), _Weight.LABEL)
+            kept[row.series] = first.model_copy(update={"label": None})
     return list(kept.values())
 
 
@@ -277,12 +326,41 @@ def _name_unused(found: _Found, facts: list[ObjectFacts]) -> None:
         if item.kind == Kind.BROKEN:
             found.reject(found.name(item.ref.key), item.reason)
         for warning in item.warnings:
-            found.reject(found.name(item.ref.key), warning, fatal=False)
-    ignored = [item for item in facts if item.kind == Kind.IGNORED and item.reason]
+            found.reject(found.name(item.ref.key), warning, _Weight.CHOICE)
+    shapes = Counter((folder_of(item), _shape(item)) for item in facts if item.kind == Kind.SLICE)
+    ignored = []
+    for item in facts:
+        if item.kind != Kind.IGNORED:
+            continue
+        if item.file is None and (claimed := _claims_to_be(item, shapes)):
+            reason = f"{claimed}, but {_as_clause(item.reason)}; copy it again from its source"
+            found.reject(found.name(item.ref.key), reason)
+        else:
+            ignored.append(item)
     for reason in sorted({item.reason for item in ignored}):
         members = [item for item in ignored if item.reason == reason]
         for folder, files in _by_folder(found, members).items():
-            found.reject(folder, f"{_count(files, 'file')} not used: {reason}", fatal=False)
+            source = folder if len(files) > 1 else found.name(files[0].ref.key)
+            found.reject(source, f"{_count(files, 'file')} not used: {reason}", _Weight.UNUSED)
+
+
+def _claims_to_be(item: ObjectFacts, shapes: Counter[tuple[str, str]]) -> str:
+    """Say what the name of a file that is no image makes one expect; empty where it claims nothing."""
+    if item.is_picture:
+        return ""
+    if shapes[folder_of(item), _shape(item)] > 1:
+        return "named like the slices beside it"
+    name = PurePosixPath(item.ref.key).name.lower()
+    return f"named {'.nii.gz' if name.endswith('.gz') else '.nii'}" if name.endswith((".nii", ".nii.gz")) else ""
+
+
+def _shape(item: ObjectFacts) -> str:
+    """Return a file's name with its numbers left out: slices of a series have this in common."""
+    return _DIGITS.sub("#", PurePosixPath(item.ref.key).name)
+
+
+def _as_clause(reason: str) -> str:
+    return reason if reason.startswith("the file") else f"it is {reason}"
 
 
 def _by_folder(found: _Found, items: list[ObjectFacts]) -> dict[str, list[ObjectFacts]]:
@@ -304,12 +382,3 @@ def _common_folder(keys: list[str]) -> str:
             break
         common.append(parts[0])
     return str(PurePosixPath(*common))
-
-
-def _folder(item: ObjectFacts) -> str:
-    return str(PurePosixPath(item.ref.key).parent)
-
-
-def _plane(item: ObjectFacts) -> Plane:
-    assert item.plane is not None
-    return item.plane

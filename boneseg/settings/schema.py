@@ -86,9 +86,10 @@ class SplitSettings(Section):
 class PrepareSettings(Section):
     """How series become shards."""
 
-    label_map: dict[int, int] | None = None
-    """Label value in the files -> class (0 background, 1 patient outline, 2 bone); none = found out by itself:
-    values 0..2 are the three classes, a label with one value above 0 is bone."""
+    label_map: dict[int | Literal["others"], int] | None = None
+    """Label value in the files -> class (0 background, 1 patient outline, 2 bone); ``others`` stands for all values
+    that are not named. None = found out by itself: values 0..2 are the three classes, a label with one value above 0
+    is bone, and names of segments and files tell which are bones."""
     max_gap: Annotated[float, Field(gt=1)] = 1.5
     """Largest distance of two neighbouring slices, in units of the median distance, before a series is refused."""
     max_tilt_degrees: Annotated[float, Field(ge=0, le=45)] = 1.0

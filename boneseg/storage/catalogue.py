@@ -7,6 +7,7 @@ from enum import StrEnum
 import numpy as np
 
 from boneseg.geometry import Geometry, Uneven
+from boneseg.storage.hashing import combine
 from boneseg.storage.records import Record
 
 
@@ -55,6 +56,17 @@ class ObjectRef(Record):
     sha256: str
 
 
+class LabelPart(Record):
+    """One of several masks that are the label of a series together."""
+
+    kind: FileKind
+    object: ObjectRef
+    bone: tuple[int, ...]
+    """Values that are bone."""
+    outline: tuple[int, ...] = ()
+    """Values that are the patient's outline; all others are background."""
+
+
 class LabelRow(Record):
     """The label of a series."""
 
@@ -62,6 +74,15 @@ class LabelRow(Record):
     object: ObjectRef
     values: tuple[int, ...]
     """Values above 0 that occur: label values of a NIfTI file, segment numbers of a DICOM SEG."""
+    parts: tuple[LabelPart, ...] = ()
+    """Masks of single structures that are joined, ``object`` the first of them; empty for a label in one file."""
+
+    @property
+    def content(self) -> str:
+        """Hash of what the label is made of: of the file, or of all parts and what their values are."""
+        if not self.parts:
+            return self.object.sha256
+        return combine(f"{part.kind} {part.object.sha256} {part.bone} {part.outline}" for part in self.parts)
 
 
 class SeriesRow(Record):

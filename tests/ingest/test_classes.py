@@ -84,14 +84,54 @@ def test_segment_names_decide_for_dicom() -> None:
     assert classes.flat[:3].tolist() == [2, 1, 2]
 
 
-def test_segments_named_otherwise_are_not_taken_for_outline_and_bone() -> None:
-    with pytest.raises(LabelError, match=r"1 \(left femur\), 2 \(right femur\)"):
-        to_classes(volume(1, 2), "l.dcm", {1: "left femur", 2: "right femur"}, None)
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ({1: "left femur", 2: "right femur"}, [2, 2]),
+        ({1: "bone", 2: "L5 vertebral body"}, [2, 2]),
+        ({1: "Femur_L", 2: "urinary bladder"}, [2, 0]),
+        ({1: "femoral artery", 2: "HipRight"}, [0, 2]),
+        ({1: "Whole body", 2: "T12"}, [1, 2]),
+        ({1: "vertebrae_S1", 2: "costal cartilages"}, [2, 0]),
+    ],
+)
+def test_names_of_segments_tell_which_are_bones(names: dict[int, str], expected: list[int]) -> None:
+    assert to_classes(volume(1, 2), "l.dcm", names, None).flat[:2].tolist() == expected
 
 
-def test_a_vertebral_body_is_no_patient_outline() -> None:
-    with pytest.raises(LabelError, match=r"2 \(L5 vertebral body\)"):
-        to_classes(volume(1, 2), "l.dcm", {1: "bone", 2: "L5 vertebral body"}, None)
+@pytest.mark.parametrize(
+    "names",
+    [
+        {1: "femur", 2: "Mustermann"},
+        {1: "Segment_1", 2: "Segment_2"},
+        {1: "bone", 2: "bone metastasis"},
+        {1: "hip", 2: "hip implant"},
+    ],
+)
+def test_segments_whose_names_do_not_tell_are_refused_without_their_free_text(names: dict[int, str]) -> None:
+    with pytest.raises(LabelError, match=r"unknown; say which class each is .*prepare\.label_map") as error:
+        to_classes(volume(1, 2), "l.dcm", names, None)
+    assert "Mustermann" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["colon", "tumor", "femoral artery"])
+def test_a_single_segment_that_is_no_bone_is_not_taken_for_one(name: str) -> None:
+    with pytest.raises(LabelError):
+        to_classes(volume(1), "l.dcm", {1: name}, None)
+
+
+def test_a_label_map_may_say_what_all_others_are() -> None:
+    label = np.arange(118, dtype=np.uint8).reshape(2, 59, 1)
+    classes = to_classes(label, "label.nii", None, {25: 2, 26: 2, "others": 0})
+    assert np.flatnonzero(classes).tolist() == [25, 26]
+    classes = to_classes(label, "label.nii", None, {25: 2, "others": 1})
+    assert (classes == 1).sum() == 116
+
+
+def test_many_unknown_values_are_refused_with_the_short_way_out() -> None:
+    label = np.arange(118, dtype=np.uint8).reshape(2, 59, 1)
+    with pytest.raises(LabelError, match=r'and 109 more are unknown.*\{"1": 2, "others": 0\}'):
+        to_classes(label, "label.nii", None, None)
 
 
 def test_empty_labels_and_labels_without_bone_are_refused() -> None:
