@@ -67,6 +67,7 @@ _TAGS = [
     TOTAL_PARTS,
     *GROUPS,
 ]
+_RAW_DATA = "1.2.840.10008.5.1.4.1.1.66"
 _PIXEL_DATA = 0x7FE00010
 _SLOPES, _MOST_INTERCEPT = (1e-4, 1e4), 1e5
 _OTHER_UNITS = ("OD", "MGML", "Z_EFF", "ED", "EDW", "PCT")
@@ -194,7 +195,7 @@ def _headers(path: Path, file: DicomFile) -> list[SliceHeader]:
     data = file.data
     sop_class = tags.text(data, "SOPClassUID") or tags.text(file.meta, "MediaStorageSOPClassUID")
     modality = tags.text(data, "Modality")
-    is_ct = sop_class in CT_CLASSES or (not sop_class and modality in ("CT", ""))
+    is_ct = sop_class in CT_CLASSES or (modality == "CT" and sop_class != _RAW_DATA)
     rows, columns = (tags.optional_integer(data, name) or 0 for name in ("Rows", "Columns"))
     is_image = rows > 0 and columns > 0
     # A file cut within its header ends before it says what it is, or before its size.

@@ -20,6 +20,7 @@ from boneseg.errors import SeriesError
 
 AIR_HU = -1024
 """Lowest HU that is kept. What lies outside the scanner's field of view becomes air, whatever its padding value was."""
+WINDOWED = "8-bit grey values, as of a picture with a window applied, are not HU; export the original CT series"
 _HIGHEST_HU = 32767
 _BYTES_A_PIXEL = 24
 """What a pixel takes at most on its way: stored, as 64-bit numbers, and as HU, some of them twice."""
@@ -47,12 +48,16 @@ def check_picture(header: SliceHeader) -> StoredPixels:
         raise SeriesError(f"{header.name}: is a colour image, not CT; remove it from the series")
     if pixels.bits_allocated == 1 or (pixels.bits_allocated == 8 and pixels.big_endian):
         raise SeriesError(f"{header.name}: pixels of {pixels.bits_allocated} bits are not read; export the original CT")
-    if pixels.bits_stored <= 8 and not pixels.lookup and (header.slope, header.intercept) == (1.0, 0.0):
-        raise SeriesError(
-            f"{header.name}: holds {pixels.bits_stored}-bit grey values, as pictures with a window applied do, not HU; "
-            "export the original CT series"
-        )
+    if is_windowed(header):
+        raise SeriesError(f"{header.name}: {WINDOWED}")
     return pixels
+
+
+def is_windowed(header: SliceHeader) -> bool:
+    """Say whether a picture holds grey values of a screen, to which a window was applied, and not HU."""
+    pixels = header.pixels
+    rescaled = (header.slope, header.intercept) != (1.0, 0.0)
+    return pixels is not None and pixels.bits_stored <= 8 and not pixels.lookup and not rescaled
 
 
 def read_planes(path: Path, headers: Sequence[SliceHeader]) -> Iterator[NDArray[np.int16]]:

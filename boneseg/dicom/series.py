@@ -17,7 +17,7 @@ from boneseg.dicom.pixels import AIR_HU, check_picture, read_planes
 from boneseg.errors import SeriesError
 from boneseg.geometry import Geometry, from_dicom
 
-__all__ = ["AIR_HU", "SortedSeries", "read_series", "read_slice", "sort_slices"]
+__all__ = ["AIR_HU", "SortedSeries", "check_frames", "read_series", "read_slice", "sort_slices"]
 
 _SAME_DIRECTION = 1e-3
 _SAME_POSITION_MM = 1e-2
@@ -122,11 +122,12 @@ def sort_slices(headers: Sequence[SliceHeader], max_gap: float, max_tilt_degrees
     return SortedSeries(order, geometry, warnings)
 
 
-def _frames_of(path: Path) -> list[SliceHeader]:
-    """Return the headers of a file's frames; one volume a file, if there is more than one frame."""
-    headers = read_frames(path)
-    if headers is None:
-        raise SeriesError(f"{path.name}: not a DICOM file; remove it from the series")
+def check_frames(path: Path, headers: Sequence[SliceHeader]) -> None:
+    """Refuse a file whose pictures are not HU, or not of one volume.
+
+    Raises:
+        SeriesError: says why.
+    """
     for header in headers:
         check_picture(header)
     stacks = {header.stack for header in headers}
@@ -134,6 +135,13 @@ def _frames_of(path: Path) -> list[SliceHeader]:
         raise SeriesError(
             f"{path.name}: holds {len(stacks)} volumes (stacks, phases or passes) in one file; export them one by one"
         )
+
+
+def _frames_of(path: Path) -> list[SliceHeader]:
+    headers = read_frames(path)
+    if headers is None:
+        raise SeriesError(f"{path.name}: not a DICOM file; remove it from the series")
+    check_frames(path, headers)
     return headers
 
 

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+import math
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from pydantic import Field
 
-from boneseg.dicom.header import CT_IMAGE, SEGMENTATIONS, SliceHeader, read_header
+from boneseg.dicom.file import remains
+from boneseg.dicom.header import CT_CLASSES, SECONDARY_CAPTURES, SEGMENTATIONS, SliceHeader, read_frames
 from boneseg.dicom.marks import MARKS, TIMES, Marks, read_identity, read_marks
+from boneseg.dicom.pixels import WINDOWED, is_windowed, read_planes
 from boneseg.dicom.segmentation import read_references, read_segmentation
 from boneseg.dicom.segments import read_segment_names
-from boneseg.dicom.series import read_slice
-from boneseg.errors import LabelError, SeriesError
+from boneseg.dicom.series import AIR_HU, check_frames, read_slice, sort_slices
+from boneseg.errors import BonesegError, LabelError, SeriesError
 from boneseg.ingest.anatomy import best_name, known_words
 from boneseg.ingest.volumes import Survey
 from boneseg.nifti import is_nifti, read_pieces
 from boneseg.nifti import read_header as read_nifti_header
 from boneseg.storage.catalogue import FileKind, GeometryRecord, ObjectRef
-from boneseg.storage.hashing import pseudonym, sha256_array
+from boneseg.storage.hashing import combine, pseudonym, sha256_array
 from boneseg.storage.records import Record
 
 FACTS_VERSION = 2
@@ -27,6 +31,8 @@ FACTS_VERSION = 2
 
 _MARK_DIGITS = 8
 _LONGEST_MOVE_S = 100 * 365 * 86400
+_HIGHEST_HU = np.iinfo(np.int16).max
+_OF_THE_MACHINE = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
 
 
 class Kind(StrEnum):
@@ -112,19 +118,29 @@ def inspect(path: Path, ref: ObjectRef, secret: bytes) -> ObjectFacts:
             broken = broken.model_copy(update={"file": FileKind.NIFTI})
             return _nifti(path, ref)
         broken = broken.model_copy(update={"file": FileKind.DICOM})
-        header = read_header(path)
-        if header is None:
+        frames = read_frames(path)
+        if frames is None:
+            if rest := remains(path):
+                return broken.model_copy(update={"reason": rest})
             reason = "neither DICOM nor NIfTI" if path.stat().st_size else "the file is empty"
             return ObjectFacts(ref=ref, kind=Kind.IGNORED, reason=reason)
-        return _dicom(path, ref, header, secret)
+        return _dicom(path, ref, frames, secret)
     except (SeriesError, LabelError) as error:
         if broken.file == FileKind.DICOM:
             broken = _identified(path, broken, secret)
         # The local copy has a name of its own; people know the object by its key, which stands beside the reason.
-        return broken.model_copy(update={"reason": str(error).removeprefix(f"{path.name}: ")})
+        reason = str(error).removeprefix(f"{path.name}: ").replace(path.name, PurePosixPath(ref.key).name)
+    except MemoryError:
+        reason = "reading it takes more memory than there is; read it on a larger machine"
+    except Exception as error:  # whatever one file makes of the libraries that read it, the others go on
+        if isinstance(error, BonesegError) or (isinstance(error, OSError) and error.errno in _OF_THE_MACHINE):
+            raise
+        reason = f"cannot be read ({type(error).__name__}), though it looks whole; export it again, and report this"
+    return broken.model_copy(update={"reason": reason})
 
 
-def _dicom(path: Path, ref: ObjectRef, header: SliceHeader, secret: bytes) -> ObjectFacts:
+def _dicom(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes) -> ObjectFacts:
+    header = frames[0]
     if header.is_seg:
         volume, geometry, _ = read_segmentation(path)
         references = read_references(path)
@@ -148,6 +164,8 @@ def _dicom(path: Path, ref: ObjectRef, header: SliceHeader, secret: bytes) -> Ob
     marks = read_marks(path)
     if marks.localizer:
         return ObjectFacts(ref=ref, kind=Kind.IGNORED, reason="a localizer (scout) is no slice of a volume")
+    if header.frames > 1:
+        return _frames(path, ref, frames, secret)
     hu = read_slice(path)
     return ObjectFacts(
         ref=ref,
@@ -197,10 +215,42 @@ def _identified(path: Path, broken: ObjectFacts, secret: bytes) -> ObjectFacts:
     )
 
 
+def _frames(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes) -> ObjectFacts:
+    """Return the facts of a file that holds a volume, frame by frame: Enhanced CT."""
+    check_frames(path, frames)
+    series = sort_slices(frames, max_gap=math.inf, max_tilt_degrees=90)
+    low, high, hashes = int(_HIGHEST_HU), AIR_HU, []
+    for hu in read_planes(path, frames):
+        low, high = min(low, int(hu.min())), max(high, int(hu.max()))
+        hashes.append(sha256_array(hu))
+    header = frames[0]
+    return ObjectFacts(
+        ref=ref,
+        kind=Kind.VOLUME,
+        file=FileKind.DICOM,
+        patient=_keyed(secret, "patient", header.patient_id),
+        study=_keyed(secret, "study", header.study_uid),
+        series=_keyed(secret, "series", header.series_uid),
+        series_number=header.series_number,
+        geometry=GeometryRecord.of(series.geometry),
+        hu_range=(low, high),
+        pixels=combine(hashes[index] for index in series.order),
+        frame_of_reference=_keyed(secret, "frame", header.frame_of_reference),
+        image=_keyed(secret, "image", header.instance_uid),
+    )
+
+
 def _not_ct(header: SliceHeader) -> str | None:
     """Return why a DICOM file is no CT slice, in words; none where it is one."""
-    if header.sop_class == CT_IMAGE:
-        return None
+    captured = header.sop_class.startswith(SECONDARY_CAPTURES)
+    if captured and (header.position is None or header.pixels is None or header.pixels.bits_stored <= 8):
+        return "secondary captures (screenshots, pictures with a window applied) hold no HU; export the original CT"
+    if header.sop_class in CT_CLASSES:
+        return WINDOWED if is_windowed(header) else None
+    return _other_object(header)
+
+
+def _other_object(header: SliceHeader) -> str | None:
     if header.modality == "RTSTRUCT":
         return "RTSTRUCT contours are not read; convert them to DICOM SEG or NIfTI"
     if header.modality and header.modality != "CT":

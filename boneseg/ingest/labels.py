@@ -45,7 +45,7 @@ class _Candidate:
         self.found = found
         self.path = row.source
         geometry = row.geometry.geometry()
-        if row.kind == FileKind.NIFTI:
+        if len(row.objects) == 1:  # a volume in one file goes by its name, slices by their folders
             self.places = [Place(row.source, PurePosixPath(row.source).parent, geometry)]
         else:
             folders = dict.fromkeys((row.source, *found.folders))
@@ -333,7 +333,8 @@ def _with_parents(images: Iterable[str], prefix: str) -> set[PurePosixPath]:
 def _place(item: ObjectFacts, prefix: str) -> Place:
     path = PurePosixPath(item.ref.key.removeprefix(prefix))
     geometry = item.geometry.geometry() if item.geometry else None
-    if item.file == FileKind.DICOM:  # a file of many: its folder is what the series goes by
+    # A file of many: its folder is what the series goes by.
+    if item.file == FileKind.DICOM and item.kind != Kind.VOLUME:
         path = path.parent
         return Place(str(path), path, geometry)
     return Place(str(path), path.parent, geometry)

@@ -280,14 +280,14 @@ def _add_volume(found: _Found, item: ObjectFacts) -> None:
         return
     # A file is a patient: nothing in NIfTI says more, and a rule that counts a folder's files would move patients
     # when files are added.
-    patient = pseudonym(found.secret, "file", source)
+    place = pseudonym(found.secret, "file", source)
     row = SeriesRow(
         series=_content_name(item.geometry.geometry(), item.pixels),
         source=source,
-        kind=FileKind.NIFTI,
+        kind=item.file or FileKind.NIFTI,
         objects=(item.ref,),
-        patient=patient,
-        study=patient,
+        patient=item.patient or item.study or place,
+        study=item.study or place,
         modality="CT",
         geometry=item.geometry,
         hu_range=item.hu_range,

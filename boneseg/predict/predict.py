@@ -131,7 +131,7 @@ def _names(rows: Sequence[SeriesRow], place: Path) -> list[str]:
     for row in rows:
         path = PurePosixPath(row.source)
         name = str(path) if path.name else place.absolute().name  # "." is the place itself
-        names.append(name.removesuffix(".gz").removesuffix(".nii"))
+        names.append(name.removesuffix(".gz").removesuffix(".nii").removesuffix(".dcm"))
     return [
         name if names.count(name) == 1 else f"{name}-{row.series[:8]}" for name, row in zip(names, rows, strict=True)
     ]
