@@ -206,8 +206,8 @@ def predict(series: Path, model: str, out: Path, config: Path | None, overrides:
     """Segment every CT SERIES in a folder; masks as NIfTI and DICOM SEG in the series' own geometry."""
     from boneseg.predict.predict import predict_series
 
-    for path in predict_series(_model_folder(model, _settings(config, overrides)), series, out):
-        click.echo(path)
+    settings = _settings(config, overrides)
+    predict_series(_model_folder(model, settings), series, out, settings.prepare, on_written=click.echo)
 
 
 @cli.command(epilog="Example: boneseg phantom --out phantoms/ --count 3")

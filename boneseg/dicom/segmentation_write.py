@@ -6,6 +6,7 @@ import hashlib
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +21,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import DT
 
+from boneseg.dicom.copied import Image, Source, read_source
 from boneseg.dicom.ct import orientation_of, position_of
 from boneseg.dicom.header import CT_IMAGE
 from boneseg.errors import SeriesError
@@ -36,12 +38,17 @@ _CODES = {  # name -> segmented property category and type
     "bone": (codes.SCT.AnatomicalStructure, codes.SCT.Bone),
 }
 _OTHER_TISSUE = (codes.SCT.Tissue, codes.SCT.Tissue)
-_KEPT = [
-    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyID", "StudyDate"),
-    *("StudyTime", "AccessionNumber", "FrameOfReferenceUID", "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID"),
-    *("SeriesInstanceUID", "ImagePositionPatient"),
-]
-_SAME_POSITION_MM = 0.1
+_RIGHT_ANGLE = 1e-3
+_SAME_PLACE = (0.3, 1.5, 1.5)
+"""How far, in slices, rows and columns, an image may lie beside the slice that it is: reading allows as much."""
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """One slice: where it lies, and the image that it is."""
+
+    position: list[float]
+    image: Image
 
 
 def write_segmentation(
@@ -51,11 +58,12 @@ def write_segmentation(
     sources: Sequence[Path] = (),
     segments: Mapping[int, str] = SEGMENTS,
     created: datetime | None = None,
-) -> None:
+) -> list[str]:
     """Write a label volume as a BINARY DICOM SEG; the file appears whole or not at all.
 
-    Patient, study and references come from the sources. Where there are none, or their UIDs are empty or doubled,
-    the references are made up from the content, so that the file is valid but belongs to no known series.
+    Patient, study and references come from the sources; what breaks DICOM's rules there is mended or left out. Where
+    there are no sources, or their UIDs are empty or doubled, the references are made up from the content, so that the
+    file is valid but belongs to no known series. Slices lie where the sources lie, evenly apart or not.
 
     Args:
         path: the file.
@@ -65,31 +73,52 @@ def write_segmentation(
         segments: name of each segment, numbered from 1 without gaps.
         created: date that the file states; now where none is given.
 
+    Returns:
+        What of the sources is not in the file, one sentence each, without any value.
+
     Raises:
         SeriesError: the geometry cannot be written as DICOM, because rows and columns are not at right angles.
     """
-    orientation = orientation_of(geometry)
-    if abs(float(np.dot(orientation[:3], orientation[3:]))) > 1e-3:
-        raise SeriesError(f"{path.name}: rows and columns are not at right angles; resample the volume for DICOM")
-    positions = [position_of(geometry, index) for index in range(geometry.shape[0])]
-    content = hashlib.sha256(np.ascontiguousarray(mask).tobytes() + geometry.affine.tobytes()).hexdigest()
-    references = _references(geometry, positions, sources, content)
-    data = _segmentation(mask, geometry, references, segments, content, created or datetime.now())
+    reason = why_not_dicom(geometry)
+    if reason is not None:
+        raise SeriesError(f"{path.name}: {reason}")
+    content = hashlib.sha256(np.ascontiguousarray(mask).data)
+    content.update(geometry.affine.tobytes())
+    source = read_source(sources)
+    planes, notes = _planes(geometry, source, content.hexdigest())
+    references = _references(geometry, source, planes, content.hexdigest())
+    moment = created or datetime.now()
+    data = _segmentation(mask, geometry, planes, references, segments, content.hexdigest(), moment)
     partial = path.with_name(f".{path.name}.partial")
-    data.save_as(partial)
-    partial.replace(path)
+    try:
+        data.save_as(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    if source.left_out:
+        tags = ", ".join(source.left_out)
+        notes.append(f"the DICOM SEG leaves out {tags}, of which the value breaks DICOM's rules; correct it in the CT")
+    return notes
+
+
+def why_not_dicom(geometry: Geometry) -> str | None:
+    """Return why no DICOM file can lie on a geometry, with the fix; none where it can."""
+    orientation = orientation_of(geometry)
+    if abs(float(np.dot(orientation[:3], orientation[3:]))) > _RIGHT_ANGLE:
+        return "rows and columns are not at right angles; resample the volume for DICOM"
+    return None
 
 
 def _segmentation(
     mask: NDArray[np.uint8],
     geometry: Geometry,
+    planes: list[_Plane],
     references: list[Dataset],
     segments: Mapping[int, str],
     content: str,
     moment: datetime,
 ) -> Any:
     frame = hd.CoordinateSystemNames.PATIENT
-    positions = [position_of(geometry, index) for index in range(geometry.shape[0])]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # highdicom warns about unusual patient names by printing them
         data = hd.seg.Segmentation(
@@ -108,9 +137,9 @@ def _segmentation(
             content_label="BONESEG",
             series_description="boneseg segmentation",
             transfer_syntax_uid=ExplicitVRLittleEndian,
-            pixel_measures=hd.PixelMeasuresSequence(geometry.spacing[1:], geometry.spacing[0], geometry.spacing[0]),
+            pixel_measures=_measures(geometry),
             plane_orientation=hd.PlaneOrientationSequence(frame, orientation_of(geometry)),
-            plane_positions=[hd.PlanePositionSequence(frame, position) for position in positions],
+            plane_positions=[hd.PlanePositionSequence(frame, plane.position) for plane in planes],
             omit_empty_frames=False,  # so that the whole geometry can be read back
             content_date=moment.date(),
             content_time=moment.time(),
@@ -121,63 +150,95 @@ def _segmentation(
         equipment.ContributionDateTime = DT(moment)
     for item in (*data.DimensionOrganizationSequence, *data.DimensionIndexSequence):
         item.DimensionOrganizationUID = _uid(content, "dimensions")
+    if planes[0].image.frame is not None:
+        _refer_to_frames(data, references, planes)
     return data
 
 
-def _references(
-    geometry: Geometry, positions: list[list[float]], sources: Sequence[Path], content: str
-) -> list[Dataset]:
-    """Return one source image a slice, as highdicom wants them: the given files, or made up where they do not serve."""
-    given = [pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=list(_KEPT)) for path in sources]
-    matched = _matched(positions, given)
-    first = given[0] if given else Dataset()
-    return [
-        _reference(geometry, matched[index] if matched else first, content, index, own=matched is not None)
-        for index in range(len(positions))
-    ]
+def _measures(geometry: Geometry) -> Any:
+    """Return the pixel measures; the distance of slices counts along their normal, and uneven slices have none."""
+    normal = np.cross(orientation_of(geometry)[:3], orientation_of(geometry)[3:])
+    distance = float(abs(normal @ geometry.affine[:3, 0]))
+    return hd.PixelMeasuresSequence(geometry.spacing[1:], distance, None if geometry.uneven else distance)
 
 
-def _matched(positions: list[list[float]], given: list[Any]) -> list[Any] | None:
-    """Return the source image of each slice; None where one is missing or has no identity of its own."""
-    placed = [data for data in given if data.get("ImagePositionPatient")]
+def _planes(geometry: Geometry, source: Source, content: str) -> tuple[list[_Plane], list[str]]:
+    """Return where each slice lies and which image it is: the series' own, or made up where they do not serve."""
+    found = _matched(geometry, source.images)
+    if found is not None:
+        return [_Plane(list(image.position or ()), image) for image in found], []
+    planes = []
+    for index in range(geometry.shape[0]):
+        image = Image(CT_IMAGE, _uid(content, "source", str(index)), _uid(content, "source"), None)
+        planes.append(_Plane(position_of(geometry, index), image))
+    missing = "the series' own series or SOP instance UIDs are missing, doubled or no UIDs"
+    return planes, [f"the DICOM SEG refers to images that are made up: {missing}"] if source.images else []
+
+
+def _matched(geometry: Geometry, images: Sequence[Image]) -> list[Image] | None:
+    """Return the image of each slice; none where one is missing or has no identity of its own."""
+    placed = [image for image in images if image.position is not None]
     if not placed:
         return None
-    places = np.array([[float(value) for value in data.ImagePositionPatient] for data in placed])
-    found = []
-    for position in positions:
-        away = np.linalg.norm(places - position, axis=1)
-        if away.min() > _SAME_POSITION_MM:
-            return None
-        found.append(placed[int(away.argmin())])
-    uids = {str(data.get("SOPInstanceUID") or "") for data in found}
-    named = all(data.get("SeriesInstanceUID") and data.get("StudyInstanceUID") for data in found)
-    return found if named and "" not in uids and len(uids) == len(found) else None
+    places = geometry.to_index(np.array([image.position for image in placed], dtype=np.float64))
+    slices = np.rint(places[:, 0])
+    off = np.abs(places - np.stack([slices, np.zeros(len(placed)), np.zeros(len(placed))], axis=1))
+    near = (off <= _SAME_PLACE).all(axis=1)
+    found: dict[int, Image] = {}
+    for number in np.flatnonzero(near):
+        found.setdefault(int(slices[number]), placed[number])
+    own = [found.get(index) for index in range(geometry.shape[0])]
+    named = [image for image in own if image is not None and image.series and image.instance]
+    identities = {(image.instance, image.frame) for image in named}
+    one_series = len({image.series for image in named}) == 1
+    return named if len(identities) == geometry.shape[0] and one_series else None
 
 
-def _reference(geometry: Geometry, source: Any, content: str, index: int, own: bool) -> Dataset:
-    """Return the header of one source image; ``own`` says whether the source is this very slice."""
+def _references(geometry: Geometry, source: Source, planes: list[_Plane], content: str) -> list[Dataset]:
+    """Return the header of each slice's source image, as highdicom wants them."""
+    values = source.values
+    shared = Dataset()
+    for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "AccessionNumber"):
+        setattr(shared, keyword, values[keyword])
+    shared.StudyDate, shared.StudyTime = values["StudyDate"] or None, values["StudyTime"] or None
+    shared.SpecificCharacterSet = "ISO_IR 100" if all(text.isascii() for text in values.values()) else "ISO_IR 192"
+    shared.StudyInstanceUID = values["StudyInstanceUID"] or _uid(content, "study")
+    shared.FrameOfReferenceUID = values["FrameOfReferenceUID"] or _uid(content, "frame")
+    shared.Modality = "CT"
+    shared.Rows, shared.Columns = geometry.shape[1:]
+    shared.ImageOrientationPatient = orientation_of(geometry)
+    shared.PixelSpacing = list(geometry.spacing[1:])
+    shared.SliceThickness = geometry.spacing[0]
+    return [_reference(shared, plane, content, index) for index, plane in enumerate(planes)]
+
+
+def _reference(shared: Dataset, plane: _Plane, content: str, index: int) -> Dataset:
     image = Dataset()
-    for keyword in ("PatientID", "PatientName", "PatientBirthDate", "StudyID", "AccessionNumber"):
-        setattr(image, keyword, source.get(keyword) or "")
-    image.StudyDate, image.StudyTime = source.get("StudyDate") or None, source.get("StudyTime") or None
-    sex = str(source.get("PatientSex") or "")
-    image.PatientSex = sex if sex in ("M", "F", "O") else ""
-    if source.get("SpecificCharacterSet"):
-        image.SpecificCharacterSet = source.SpecificCharacterSet
-    image.StudyInstanceUID = source.get("StudyInstanceUID") or _uid(content, "study")
-    image.FrameOfReferenceUID = source.get("FrameOfReferenceUID") or _uid(content, "frame")
-    image.SeriesInstanceUID = source.SeriesInstanceUID if own else _uid(content, "source")
-    image.SOPInstanceUID = source.SOPInstanceUID if own else _uid(content, "source", str(index))
-    image.SOPClassUID = (own and source.get("SOPClassUID")) or CT_IMAGE
-    image.Modality = "CT"
-    image.Rows, image.Columns = geometry.shape[1:]
-    image.ImagePositionPatient = position_of(geometry, index)
-    image.ImageOrientationPatient = orientation_of(geometry)
-    image.PixelSpacing = list(geometry.spacing[1:])
-    image.SliceThickness = geometry.spacing[0]
+    image.update(shared)
+    image.SeriesInstanceUID = plane.image.series
+    # highdicom tells images apart by their UID, which frames of one file share.
+    image.SOPInstanceUID = plane.image.instance if plane.image.frame is None else _uid(content, "frame", str(index))
+    image.SOPClassUID = plane.image.sop_class or CT_IMAGE
+    image.ImagePositionPatient = plane.position
     image.file_meta = pydicom.dataset.FileMetaDataset()
     image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     return image
+
+
+def _refer_to_frames(data: Any, references: list[Dataset], planes: list[_Plane]) -> None:
+    """Let each frame of the SEG refer to a frame of its multi-frame source, and the SEG to the source once."""
+    images = {image.SOPInstanceUID: plane.image for image, plane in zip(references, planes, strict=True)}
+    for item in data.PerFrameFunctionalGroupsSequence:
+        for derivation in item.DerivationImageSequence:
+            for source in derivation.SourceImageSequence:
+                image = images[source.ReferencedSOPInstanceUID]
+                source.ReferencedSOPInstanceUID, source.ReferencedFrameNumber = image.instance, image.frame
+    for series in data.ReferencedSeriesSequence:
+        items = {}
+        for item in series.ReferencedInstanceSequence:
+            item.ReferencedSOPInstanceUID = images[item.ReferencedSOPInstanceUID].instance
+            items[item.ReferencedSOPInstanceUID] = item
+        series.ReferencedInstanceSequence = list(items.values())
 
 
 def _description(number: int, name: str) -> hd.seg.SegmentDescription:

@@ -132,7 +132,8 @@ def evaluate_folder(
     series, found = _measure_all(subjects, methods, settings, None)
     problems = (*problems, *unlabelled, *found)
     if not series:
-        reasons = "; ".join(f"{problem.source}: {problem.reason}" for problem in problems[:3] if problem.fatal)
+        shown = [problem for problem in problems if problem.fatal][:3] or problems[:3]
+        reasons = "; ".join(f"{problem.source}: {problem.reason}" for problem in shown)
         raise DataError(f"{data} holds no CT series with a usable label{f' ({reasons})' if reasons else ''}")
     test_hash = combine(sorted(row.content for row in series))
     study = Study(

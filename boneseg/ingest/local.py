@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from boneseg.errors import DataError
-from boneseg.ingest.facts import ObjectFacts, inspect
+from boneseg.ingest.facts import Kind, ObjectFacts, inspect
 from boneseg.ingest.recognise import assemble
 from boneseg.machine import cpus
 from boneseg.progress import track
@@ -26,16 +27,42 @@ def local_series(folder: Path) -> tuple[tuple[SeriesRow, ...], tuple[Problem, ..
         One row a series, whose objects' keys are absolute paths, and what cannot be used.
 
     Raises:
-        DataError: the folder does not exist, or a file in it cannot be read at all.
+        DataError: the folder does not exist.
+    """
+    facts, prefix = local_facts(folder)
+    return assemble(facts, _SECRET, prefix)
+
+
+def local_images(folder: Path) -> tuple[tuple[SeriesRow, ...], tuple[Problem, ...], list[ObjectFacts]]:
+    """Recognise the CT series in a folder, whatever labels lie beside them.
+
+    Returns:
+        As ``local_series``, without anything on labels; and what every file is.
+
+    Raises:
+        DataError: the folder does not exist.
+    """
+    facts, prefix = local_facts(folder)
+    return *assemble([item for item in facts if item.kind != Kind.LABEL], _SECRET, prefix), facts
+
+
+def local_facts(folder: Path) -> tuple[list[ObjectFacts], str]:
+    """Find out what each file of a folder is.
+
+    Returns:
+        The facts, keys being absolute paths; and the start of all keys, up to the folder.
+
+    Raises:
+        DataError: the folder does not exist.
     """
     folder = folder.absolute()
     if not folder.exists():
         raise DataError(f"{folder} does not exist; name a folder with CT series, or a NIfTI file")
     files = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if _counts(path, folder))
-    root = folder.parent if folder.is_file() else folder
     with ThreadPoolExecutor(min(8, cpus())) as pool:
         facts = list(track(pool.map(_inspect, files), "read", total=len(files), unit="files"))
-    return assemble(facts, _SECRET, prefix=f"{root}/")
+    root = folder.parent if folder.is_file() else folder
+    return facts, f"{root.as_posix().rstrip('/')}/"
 
 
 def _counts(path: Path, folder: Path) -> bool:
@@ -44,8 +71,13 @@ def _counts(path: Path, folder: Path) -> bool:
 
 
 def _inspect(path: Path) -> ObjectFacts:
+    name = os.fsencode(path).decode("utf-8", "backslashreplace")
+    unread = ObjectFacts(ref=ObjectRef(key=name, size=0, etag="", sha256=""), kind=Kind.BROKEN)
+    if name != str(path):
+        return unread.model_copy(update={"reason": "the name of this file or of its folder is no UTF-8; rename it"})
     try:
-        ref = ObjectRef(key=str(path), size=path.stat().st_size, etag="", sha256=sha256_file(path))
+        ref = ObjectRef(key=name, size=path.stat().st_size, etag="", sha256=sha256_file(path))
         return inspect(path, ref, _SECRET)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        reason = f"cannot be read ({error.strerror}); check its permissions and its disk"
+        return unread.model_copy(update={"reason": reason})

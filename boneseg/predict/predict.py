@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
+import errno
 import logging
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from traceback import extract_tb
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from boneseg.dicom.segmentation_write import write_segmentation
-from boneseg.errors import SeriesError
+from boneseg.errors import BonesegError, DataError, SeriesError
 from boneseg.geometry import Geometry, to_axial
 from boneseg.inference import predict_volume
-from boneseg.ingest.facts import Kind, inspect
-from boneseg.ingest.local import local_series
 from boneseg.ingest.read import read_image
 from boneseg.models.card import ModelCard
 from boneseg.models.checkpoint import load_model
-from boneseg.nifti import write_volume
+from boneseg.predict.find import look
+from boneseg.predict.masks import Masks, write_masks
+from boneseg.predict.names import folder_names
 from boneseg.progress import track
 from boneseg.settings.schema import PrepareSettings
-from boneseg.storage.catalogue import FileKind, ObjectRef, Problem, SeriesRow
+from boneseg.storage.catalogue import FileKind, ObjectRef, SeriesRow
 
 log = logging.getLogger(__name__)
 
-NIFTI_MASK, DICOM_MASK = "mask.nii.gz", "mask.dcm"
+_SLICES_AT_ONCE = 16
 
 
 def predict_series(
-    model_folder: Path, series: Path, out: Path, settings: PrepareSettings | None = None, device: str = "auto"
+    model_folder: Path,
+    series: Path,
+    out: Path,
+    settings: PrepareSettings | None = None,
+    device: str = "auto",
+    on_written: Callable[[Path], object] = lambda path: None,
 ) -> list[Path]:
     """Segment every CT series found at a place.
+
+    A series that fails, for whatever reason, costs the others nothing.
 
     Args:
         model_folder: as ``train`` wrote it or ``registry`` fetched it.
@@ -41,97 +49,102 @@ def predict_series(
             0 background, 1 patient outline, 2 bone, in the order of voxels that the series has.
         settings: how irregular a series may be.
         device: ``cpu``, ``cuda`` or ``auto``.
+        on_written: is told of each mask as soon as it is there.
 
     Returns:
         The masks written, series by series.
 
     Raises:
-        DataError: the place does not exist.
+        DataError: the place does not exist, or ``out`` cannot be made.
         SeriesError: there is no CT series, or some could not be used; all others have their masks then.
         ModelError: the folder is not a model.
     """
     network, card = load_model(model_folder)
-    rows, failures = _find(series)
-    if not rows:
-        reason = failures[0] if failures else "give a folder with DICOM files or NIfTI volumes of CT"
-        raise SeriesError(f"{series}: no CT series there; {reason}")
+    place = look(series)
+    for note in place.notes:
+        log.warning("%s", note)
+    if not place.rows:
+        reasons = place.lost or place.notes or ("give a folder with DICOM files or NIfTI volumes of CT",)
+        raise SeriesError(f"{series}: no CT series there; {'; '.join(reasons[:3])}")
+    for reason in place.lost:
+        log.error("%s", reason)
+    _make(out)
     written: list[Path] = []
-    for row, name in track(list(zip(rows, _names(rows, series), strict=True)), "predict"):
+    failed: list[str] = []
+    names = folder_names(place.rows, series)
+    for row, name in track(list(zip(place.rows, names, strict=True)), "predict"):
         try:
-            written += _predict_one(network, card, row, out / name, settings or PrepareSettings(), device)
-        except SeriesError as error:
-            failures.append(f"{row.source}: {error}")
-    if failures:
-        done = f"{len(written) // 2} series have masks in {out}"
-        raise SeriesError(f"{len(failures)} could not be used ({done}): " + "; ".join(failures))
+            masks = _predict_one(network, card, row, out / name, settings or PrepareSettings(), device)
+        except Exception as error:  # whatever one patient's files do, the next patient's are segmented
+            log.debug("%s", row.source, exc_info=True)
+            log.error("%s: %s", row.source, why := _why(error))
+            failed.append(f"{row.source}: {why}")
+            continue
+        written += masks.files
+        for note in masks.notes:
+            log.warning("%s: %s", row.source, note)
+        for path in masks.files:
+            on_written(path)
+    if failed or place.lost:
+        raise SeriesError(_summary(len(place.rows) - len(failed), out, [*failed, *place.lost]))
     return written
 
 
-def write_masks(out: Path, mask: NDArray[np.uint8], geometry: Geometry, sources: Sequence[Path] = ()) -> list[Path]:
-    """Write a mask in a series' own geometry; each file appears whole or not at all.
-
-    Args:
-        out: folder of the series, made where it is missing.
-        mask: classes, (slice, row, column) in the series' own order.
-        geometry: of the series.
-        sources: the series' DICOM files, to which the DICOM SEG then refers.
-
-    Returns:
-        The NIfTI file and the DICOM SEG.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    nifti, seg = out / NIFTI_MASK, out / DICOM_MASK
-    write_volume(nifti, mask, geometry)
-    write_segmentation(seg, mask, geometry, sources)
-    return [nifti, seg]
+def _make(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{out}: cannot be made ({error.strerror}); choose another --out") from error
 
 
-def _find(place: Path) -> tuple[list[SeriesRow], list[str]]:
-    """Return the series, and what looks like one but cannot be used, one sentence each."""
-    rows, problems = local_series(place)
-    failures = []
-    for problem in problems:
-        if problem.fatal and not _is_label(place, problem):
-            failures.append(f"{problem.source}: {problem.reason}")
-        elif not problem.fatal:
-            log.warning("%s: %s", problem.source, problem.reason)
-    return list(rows), failures
+def _why(error: Exception) -> str:
+    """Return why a series failed, as one sentence; of an unforeseen error its place only: its text may hold names."""
+    if isinstance(error, BonesegError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; free some space and start again"
+    if isinstance(error, OSError):
+        return f"{error.filename or 'a file'}: {error.strerror or type(error).__name__}"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for it; close other programs or use a larger machine"
+    last = extract_tb(error.__traceback__)[-1]
+    where = f"{Path(last.filename).name}, line {last.lineno}"
+    return f"unexpected {type(error).__name__} in {where} (run again with --debug for the traceback)"
 
 
-def _is_label(place: Path, problem: Problem) -> bool:
-    """Say whether a problem is one of a readable label, such as an older mask: prediction needs none."""
-    path = (place.parent if place.is_file() else place) / problem.source
-    if not path.is_file():
-        return False
-    return inspect(path, ObjectRef(key=str(path), size=0, etag="", sha256=""), b"").kind == Kind.LABEL
+def _summary(done: int, out: Path, failures: Sequence[str]) -> str:
+    return f"{len(failures)} could not be used ({done} series have masks in {out}): " + "; ".join(failures)
 
 
 def _predict_one(
     network: nn.Module, card: ModelCard, row: SeriesRow, out: Path, settings: PrepareSettings, device: str
-) -> list[Path]:
+) -> Masks:
     hu, own, warnings = read_image(_as_it_is, row, settings)
     for warning in warnings:
         log.warning("%s: %s", row.source, warning)
+    mask = _mask(network, card, hu, own, row.source, device)
+    files = [_as_it_is(item) for item in row.objects]
+    if row.kind == FileKind.NIFTI:
+        return write_masks(out, mask, own, like=files[0])
+    return write_masks(out, mask, own, files)
+
+
+def _mask(
+    network: nn.Module, card: ModelCard, hu: NDArray[np.int16], own: Geometry, source: str, device: str
+) -> NDArray[np.uint8]:
+    """Return the classes (slice, row, column) in the series' own order, written slice by slice into their place."""
     geometry, reorientation = to_axial(own)
-    axial = np.ascontiguousarray(reorientation.apply(hu))
-    mask = predict_volume(network, card.model.preprocess, axial, geometry, device=device)
-    own_mask = np.ascontiguousarray(reorientation.undo(mask))
-    sources = [_as_it_is(item) for item in row.objects] if row.kind == FileKind.DICOM else []
-    return write_masks(out, own_mask, own, sources)
+    axial = reorientation.apply(hu)
+    mask = np.zeros(hu.shape, dtype=np.uint8)
+    view = reorientation.apply(mask)
+    for first in track(range(0, len(axial), _SLICES_AT_ONCE), f"predict {source}", unit=f"x {_SLICES_AT_ONCE} slices"):
+        some = range(first, min(first + _SLICES_AT_ONCE, len(axial)))
+        view[first : some.stop] = predict_volume(
+            network, card.model.preprocess, axial, geometry, device=device, slices=some
+        )
+    return mask
 
 
 def _as_it_is(item: ObjectRef) -> Path:
     """Return the file that a row of a local folder stands for: its key is its path."""
     return Path(item.key)
-
-
-def _names(rows: Sequence[SeriesRow], place: Path) -> list[str]:
-    """Return a folder for each series, after where it lies; its hash tells apart what lies at one place."""
-    names = []
-    for row in rows:
-        path = PurePosixPath(row.source)
-        name = str(path) if path.name else place.absolute().name  # "." is the place itself
-        names.append(name.removesuffix(".gz").removesuffix(".nii").removesuffix(".dcm"))
-    return [
-        name if names.count(name) == 1 else f"{name}-{row.series[:8]}" for name, row in zip(names, rows, strict=True)
-    ]

@@ -21,7 +21,8 @@ from boneseg.models.build import build_model
 from boneseg.models.checkpoint import load_model, save_model
 from boneseg.nifti import read_geometry, read_volume, write_volume
 from boneseg.phantom.series import make_phantom, write_phantom
-from boneseg.predict.predict import predict_series, write_masks
+from boneseg.predict.masks import write_masks
+from boneseg.predict.predict import predict_series
 from boneseg.settings.schema import ModelSettings, TrainSettings
 
 BONE = 2
@@ -72,7 +73,7 @@ def test_nifti_and_dicom_masks_lie_where_the_mask_lies(
     tmp_path: Path, order: tuple[int, ...], signs: tuple[int, ...], oblique: float
 ) -> None:
     geometry, mask = placed(order, signs, oblique), corner_mask()
-    nifti, seg = write_masks(tmp_path, mask, geometry)
+    nifti, seg = write_masks(tmp_path, mask, geometry).files
     expected = centre(mask, geometry)
     np.testing.assert_allclose(centre_by_simpleitk(SimpleITK.ReadImage(str(nifti))), expected, atol=0.05)
     labels, place, _ = read_segmentation(seg)

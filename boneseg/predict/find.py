@@ -1,0 +1,84 @@
+"""What lies at a place: series to segment, what is lost of some, and what is only worth a note."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from boneseg.dicom.header import read_header
+from boneseg.errors import SeriesError
+from boneseg.ingest.facts import Kind, ObjectFacts
+from boneseg.ingest.local import local_images
+from boneseg.ingest.volumes import AIR_BELOW_HU
+from boneseg.nifti import is_nifti, read_volume
+from boneseg.storage.catalogue import Problem, SeriesRow
+
+
+@dataclass(frozen=True)
+class Place:
+    """What was found, each problem as one sentence that names its source.
+
+    Attributes:
+        rows: the series.
+        lost: what is or may be CT and cannot be segmented: a damaged slice, a volume cut short, slices that do not
+            form a series.
+        notes: what lies beside the series and costs them nothing.
+    """
+
+    rows: tuple[SeriesRow, ...]
+    lost: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def look(place: Path) -> Place:
+    """Find the CT series at a place.
+
+    Args:
+        place: a folder with DICOM or NIfTI series anywhere below it, or one file.
+
+    Raises:
+        DataError: the place does not exist.
+    """
+    rows, problems, facts = local_images(place)
+    root = place.absolute() if place.is_dir() else place.absolute().parent
+    by_name = {str(Path(item.ref.key).relative_to(root)): item for item in facts}
+    lost: list[str] = []
+    notes: list[str] = []
+    for problem in problems:
+        (lost if problem.fatal and _is_lost(problem, by_name, bool(rows)) else notes).append(_sentence(problem))
+    if not rows and not lost:
+        notes += _labels_only(facts)
+    return Place(rows, tuple(lost), tuple(notes))
+
+
+def _is_lost(problem: Problem, by_name: dict[str, ObjectFacts], others: bool) -> bool:
+    """Say whether a problem costs a series; a scout, a broken label or another kind of volume beside it does not."""
+    item = by_name.get(problem.source)
+    if item is None:  # a folder: slices that do not form a series
+        return True
+    if item.kind == Kind.SLICE:  # one slice alone, beside series: a scout or a single picture
+        return not others
+    return item.kind != Kind.BROKEN or not _is_harmless(Path(item.ref.key))
+
+
+def _is_harmless(path: Path) -> bool:
+    """Say whether a file that cannot be used is surely no CT: a DICOM SEG, or a sound volume without air."""
+    try:
+        if is_nifti(path):
+            return bool(np.nanmin(read_volume(path)[0]) >= AIR_BELOW_HU)
+        header = read_header(path)
+    except (SeriesError, OSError, ValueError, TypeError):
+        return False
+    return header is None or header.is_seg
+
+
+def _labels_only(facts: Sequence[ObjectFacts]) -> list[str]:
+    labels = sum(item.kind == Kind.LABEL for item in facts)
+    return [f"{labels} files there are labels or masks, not CT"] if labels else []
+
+
+def _sentence(problem: Problem) -> str:
+    return f"{problem.source}: {problem.reason}"
