@@ -6,7 +6,6 @@ Example: python benchmarks/ingest.py FOLDER_WITH_ONE_SERIES --repeats 9
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import tempfile
 import time
@@ -20,6 +19,7 @@ import SimpleITK
 from numpy.typing import NDArray
 
 from boneseg.dicom.series import AIR_HU, read_series
+from boneseg.machine import cpus
 from boneseg.phantom.series import write_phantom
 
 sitk: Any = SimpleITK
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     arguments = parser.parse_args()
     one_thread()
-    print(f"{os.cpu_count()} cores; one thread each")
+    print(f"{cpus()} cores; one thread each")
     with tempfile.TemporaryDirectory() as made:
         folders = arguments.folders or [write_phantom(Path(made), 0, slices=40) / "dicom"]
         for folder in folders:

@@ -239,9 +239,7 @@ def study() -> None:
 @click.option(
     "--weights",
     type=click.Choice(["imagenet", "none"]),
-    default="imagenet",
-    show_default=True,
-    help="What encoders such as VGG16 and ResNet50 start from.",
+    help="What encoders such as VGG16 and ResNet50 start from; none given = model.weights, else imagenet.",
 )
 @click.option("--out", type=click.Path(path_type=Path), default=Path("study"), show_default=True)
 @click.option("--parallel", type=click.IntRange(1), default=1, show_default=True, help="Networks at the same time.")

@@ -5,7 +5,14 @@ class BonesegError(Exception):
     """A fault that the user can mend: one sentence that names the thing and the fix.
 
     The command line prints the sentence and exits with 1; any other exception is a bug of ours.
+
+    Attributes:
+        transient: whether the same again may end well, because something around the work failed and not the work.
     """
+
+    def __init__(self, message: str = "", *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
 
 
 class SettingsError(BonesegError):

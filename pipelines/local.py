@@ -71,7 +71,7 @@ def run_training(settings: RunSettings) -> str:
 
 
 def as_overrides(settings: RunSettings) -> list[str]:
-    """Return the settings as ``section.key=value``, those that differ from the defaults."""
+    """Return the settings as ``section.key=value``: those that differ from what their recipe alone gives."""
 
     def walk(values: dict[str, Any], defaults: dict[str, Any], prefix: str) -> Iterator[str]:
         for key, value in values.items():
@@ -81,7 +81,10 @@ def as_overrides(settings: RunSettings) -> list[str]:
             elif value != default:
                 yield f"{prefix}{key}={json.dumps(value)}"
 
-    return list(walk(settings.model_dump(mode="json"), RunSettings().model_dump(mode="json"), ""))
+    alone = RunSettings(recipe=settings.recipe).model_dump(mode="json")
+    usual = RunSettings().recipe
+    recipe = [] if settings.recipe == usual else [f"recipe={json.dumps(settings.recipe)}"]
+    return recipe + list(walk(settings.model_dump(mode="json"), alone, ""))
 
 
 def run_local(name: str, parameters: dict[str, Any]) -> Path:

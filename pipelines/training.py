@@ -18,15 +18,15 @@ def training(
     endpoint: str = "",
     bucket: str = "boneseg",
     recipe: str = "boneseg",
-    weights: str = "none",
-    architecture: str = "unet",
-    encoder: str = "resnet18",
-    epochs: int = 20,
-    batch_size: int = 8,
-    loss: str = "cross_entropy_dice",
-    learning_rate: float = 0.001,
-    augmentation: str = "ct",
-    workers: int = 1,
+    weights: str = "",
+    architecture: str = "",
+    encoder: str = "",
+    epochs: int = 0,
+    batch_size: int = 0,
+    loss: str = "",
+    learning_rate: float = 0.0,
+    augmentation: str = "",
+    workers: int = 0,
     trials: int = 0,
     model_name: str = "bone",
     min_gain: float = 0.0,
@@ -42,16 +42,16 @@ def training(
         name: Name of the training run; a run of the same name continues. Empty: named by settings and data.
         endpoint: URL of the S3 endpoint, such as https://s3.example.org. Empty: the environment's.
         bucket: Bucket that holds the CT series and everything made from them.
-        recipe: Settings the run starts from: boneseg, paper or paper-tf-keras. Fields left as they are follow it.
-        weights: What the encoder starts from: none = random numbers, or imagenet.
-        architecture: Network, such as unet, fpn, deeplabv3plus or unetplusplus.
-        encoder: Encoder of the network, such as resnet18, resnet50 or mobilenet_v2.
-        epochs: Training epochs; the one with the best validation mean IoU is kept.
-        batch_size: Slices a step and worker.
-        loss: cross_entropy, dice or cross_entropy_dice.
-        learning_rate: Learning rate at the start.
-        augmentation: Random changes of the training slices: ct, paper or none.
-        workers: Processes that train together, one GPU each where there are GPUs.
+        recipe: Settings the run starts from: boneseg, paper or paper-tf-keras. Empty fields and 0 below follow it.
+        weights: What the encoder starts from: none = random numbers, or imagenet. Empty: as the recipe (boneseg: none).
+        architecture: Network, such as unet, fpn, deeplabv3plus or unetplusplus. Empty: as the recipe (boneseg: unet).
+        encoder: Encoder, such as resnet18, resnet50 or mobilenet_v2. Empty: as the recipe (boneseg: resnet18).
+        epochs: Training epochs; the one with the best validation mean IoU is kept. 0: as the recipe (boneseg: 20).
+        batch_size: Slices a step and worker. 0: as the recipe (boneseg: 8).
+        loss: cross_entropy, dice or cross_entropy_dice. Empty: as the recipe (boneseg: cross_entropy_dice).
+        learning_rate: Learning rate at the start. 0: as the recipe (boneseg: 0.001).
+        augmentation: Random changes of the training slices: ct, paper or none. Empty: as the recipe (boneseg: ct).
+        workers: Processes that train together, one GPU each where there are GPUs. 0: as the recipe (boneseg: 1).
         trials: Trials of a sweep over networks and training settings before the training. 0: no sweep.
         model_name: Name of the model in the registry.
         min_gain: How much the mean bone Dice must rise above the champion's before the model is promoted.

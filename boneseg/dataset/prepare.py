@@ -34,6 +34,7 @@ from boneseg.dataset.splits import (
 )
 from boneseg.errors import DataError, LabelError, SeriesError
 from boneseg.ingest.read import read_labelled
+from boneseg.machine import cpus
 from boneseg.progress import track
 from boneseg.scheme import CLASSES
 from boneseg.settings import identities
@@ -178,7 +179,7 @@ def _find_shards(
 
 def _make_shards(workspace: Workspace, rows: Sequence[SeriesRow], settings: PrepareSettings) -> Iterator[Prepared]:
     """Prepare series in processes of their own, in the order in which they are done."""
-    workers = min(settings.parallel or os.cpu_count() or 1, len(rows))
+    workers = min(settings.parallel or cpus(), len(rows))
     work = partial(prepare_series, workspace, settings)
     if workers <= 1:
         yield from track(map(work, rows), "prepare", total=len(rows))

@@ -33,8 +33,6 @@ OPEN_SHARDS = 128
 """Memory-mapped shards at a time; each holds two file descriptors."""
 AIR = -1024
 """HU outside a slice."""
-PADDING = 32
-"""Whole slices are padded to a multiple of this."""
 
 T = TypeVar("T")
 Plane = NDArray[np.float32]
@@ -179,7 +177,11 @@ class TrainingBatches:
         return recipe(cut(hu, corner, size, AIR), cut(label, corner, size), pixel_mm, int(rng.integers(2**31)))
 
     def _plan(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Choose a slice for each crop of an epoch: every slice about equally often, ``bone_share`` with bone."""
+        """Choose a slice for each crop of an epoch.
+
+        ``bone_share`` of the crops show slices with bone, the others any slice; each of the two kinds is gone through
+        from end to end, in random order, before a slice comes again.
+        """
         rng = np.random.default_rng((self.settings.seed, epoch))
         total = self.steps * self.settings.batch_size * self.world
         bone = round(total * self.settings.bone_share) if len(self._bony) else 0
@@ -208,7 +210,7 @@ class TrainingBatches:
 
 
 class ValidationBatches:
-    """Batches of whole slices, padded with air to a multiple of 32; a batch comes from one series.
+    """Batches of whole slices, not padded, so that a pixel counts only where there is one; a batch is of one series.
 
     Args:
         slices: validation slices.
@@ -244,7 +246,7 @@ class ValidationBatches:
         return ahead(self._make, len(self), self.threads)
 
     def _make(self, step: int) -> Batch:
-        return collate([_padded(*self.slices[int(index)]) for index in self._batches[step]])
+        return collate([self.slices[int(index)] for index in self._batches[step]])
 
 
 def collate(samples: Sequence[tuple[Plane, Mask]]) -> Batch:
@@ -302,8 +304,3 @@ def _inside(row: int, column: int, shape: tuple[int, ...], crop: int) -> tuple[i
         low, high = crop // 2, size - crop // 2
         result.append(size // 2 if low > high else min(max(value, low), high))
     return result[0], result[1]
-
-
-def _padded(image: Plane, label: Mask) -> tuple[Plane, Mask]:
-    size = (math.ceil(label.shape[0] / PADDING) * PADDING, math.ceil(label.shape[1] / PADDING) * PADDING)
-    return cut(image, (0, 0), size), cut(label, (0, 0), size)

@@ -9,6 +9,7 @@ from pathlib import Path
 from boneseg.errors import DataError
 from boneseg.ingest.facts import Kind, ObjectFacts, inspect
 from boneseg.ingest.recognise import assemble
+from boneseg.machine import cpus
 from boneseg.progress import track
 from boneseg.storage.catalogue import ObjectRef, Problem, SeriesRow
 from boneseg.storage.hashing import sha256_file
@@ -59,7 +60,7 @@ def local_facts(folder: Path) -> tuple[list[ObjectFacts], str]:
     if not folder.exists():
         raise DataError(f"{folder} does not exist; name a folder with CT series, or a NIfTI file")
     files = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if _counts(path, folder))
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, cpus())) as pool:
         facts = list(track(pool.map(_inspect, files), "read", total=len(files), unit="files"))
     root = folder.parent if folder.is_file() else folder
     return facts, f"{root.as_posix().rstrip('/')}/"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from boneseg.errors import SettingsError
 from boneseg.models import paper, smp
+from boneseg.models.unused import unused_parameters
 from boneseg.scheme import CLASSES
 from boneseg.settings.schema import ModelSettings
 
@@ -86,7 +87,8 @@ def build_model(settings: ModelSettings) -> AnySize:
 
     Returns:
         A network from images (N, preprocess.slices, H, W), float, as ``dataset.preprocess`` makes them, to logits
-        (N, 3, H, W) in the order of ``config.CLASSES``; any H and W.
+        (N, 3, H, W) in the order of ``scheme.CLASSES``; any H and W. Parameters that it never uses ask for no gradient:
+        a team of processes would wait for it, and they are not what training adjusts.
 
     Raises:
         SettingsError: architecture or encoder is unknown, or the two do not fit together.
@@ -94,10 +96,24 @@ def build_model(settings: ModelSettings) -> AnySize:
     builder = BUILDERS.get(settings.architecture)
     if builder is None:
         raise SettingsError(smp.unknown("architecture", settings.architecture, tuple(BUILDERS)))
-    network = builder(settings.encoder, settings.preprocess.slices)
+    network = _build(builder, settings.encoder, settings.preprocess.slices, settings.architecture)
+    unused = _unused(builder, settings.encoder, settings.preprocess.slices, settings.architecture)
+    for name, weight in network.named_parameters():
+        weight.requires_grad_(name not in unused)
+    return network
+
+
+def _build(builder: Builder, encoder: str, channels: int, architecture: str) -> AnySize:
+    network = builder(encoder, channels)
     own = getattr(getattr(network, "encoder", None), "output_stride", STRIDE)
     stride = STRIDE if STRIDE % own == 0 else int(own)
-    return AnySize(network, stride, max(stride, SMALLEST.get(settings.architecture, 0)))
+    return AnySize(network, stride, max(stride, SMALLEST.get(architecture, 0)))
+
+
+@lru_cache(maxsize=64)
+def _unused(builder: Builder, encoder: str, channels: int, architecture: str) -> frozenset[str]:
+    build = partial(_build, builder, encoder, channels, architecture)
+    return unused_parameters(build, channels, SMALLEST.get(architecture, STRIDE))
 
 
 def check_model(settings: ModelSettings) -> None:

@@ -10,6 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from boneseg.errors import SettingsError
+from boneseg.machine import cpus
+
+if cpus() < torch.get_num_threads():  # torch counts the machine's, a pod has fewer
+    torch.set_num_threads(cpus())
 
 
 @dataclass(frozen=True)

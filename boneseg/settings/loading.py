@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Mapping
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +58,12 @@ def parse_settings(values: dict[str, Any] | str, source: str = "settings") -> Ru
 
 
 def form_overrides(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Turn the fields of a form, by ``section.key``, into overrides: those that are not empty, 0 or the usual default.
+    """Turn the fields of a form, by ``section.key``, into overrides.
 
-    A field left as it is says nothing, so that the recipe decides.
+    An empty field, or 0 for a number, says nothing, so that the recipe decides; anything else is what the user wants,
+    also where it happens to be the usual default.
     """
-    usual = RunSettings().model_dump(mode="json")
-
-    def default(key: str) -> Any:
-        return reduce(lambda section, name: section[name], key.split("."), usual)
-
-    return tuple(f"{key}={json.dumps(value)}" for key, value in values.items() if value and value != default(key))
+    return tuple(f"{key}={json.dumps(value)}" for key, value in values.items() if value)
 
 
 def _known_keys(location: tuple[int | str, ...]) -> str:

@@ -95,7 +95,7 @@ class PrepareSettings(Section):
     max_tilt_degrees: Annotated[float, Field(ge=0, le=45)] = 1.0
     """Largest gantry tilt: angle between the slice normal and the line along which slices are stacked."""
     parallel: Annotated[int, Field(ge=0)] = 0
-    """Series prepared at the same time; 0 = one per core."""
+    """Series prepared at the same time; 0 = one per CPU that the process may use."""
     splits: SplitSettings = SplitSettings()
 
     @model_validator(mode="after")
@@ -158,7 +158,8 @@ class TrainSettings(Section):
 
     epochs: Annotated[int, Field(ge=1)] = 20
     steps_per_epoch: Annotated[int, Field(ge=1)] | None = None
-    """Optimizer steps an epoch, over all workers alike; none = every training slice once."""
+    """Optimizer steps an epoch, over all workers alike; none = as many as show one crop per training slice.
+    Which slices these are, ``bone_share`` decides: with 0 it is every slice once."""
     batch_size: Annotated[int, Field(ge=1)] = 8
     """Slices a step and worker."""
     crop: Annotated[int, Field(ge=32, multiple_of=32)] = 192

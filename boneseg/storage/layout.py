@@ -42,6 +42,11 @@ def model(model_hash: str, file: str = "") -> str:
     return f"models/{model_hash}/{file}"
 
 
+def failure(name: str) -> str:
+    """Key of the note that a step of a pipeline run failed in a way that a retry cannot mend."""
+    return f"state/failures/{name}.json"
+
+
 def weights(encoder: str, file: str = "") -> str:
     """Key of a file of an encoder's pretrained weights: ``model.safetensors`` or ``weights.json`` (written last)."""
     return f"weights/{encoder}/{file}"

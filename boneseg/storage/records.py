@@ -45,7 +45,7 @@ class Record(BaseModel):
         """
         try:
             values = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RecordError(f"{place} is damaged or cut short; {remedy}") from error
         if not isinstance(values, dict):
             raise RecordError(f"{place} is damaged: it holds no record; {remedy}")

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from boneseg.machine import cpu_name
 from boneseg.models.build import count_parameters
 from boneseg.models.checkpoint import load_model
 from boneseg.models.precision import choose_precision
@@ -69,9 +70,5 @@ def device_name() -> str:
 def _processor() -> str:
     """Return the name of the processor and how many threads torch uses."""
     threads = torch.get_num_threads()
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        models = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        name = models[0] if models else name
+    name = cpu_name() or platform.processor() or platform.machine()
     return f"{name}, {threads} {'thread' if threads == 1 else 'threads'}"

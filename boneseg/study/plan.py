@@ -13,7 +13,7 @@ from boneseg.settings.recipes import RECIPES, merged
 from boneseg.settings.schema import RunSettings
 from boneseg.study import printed
 
-DEFAULT_RECIPE = "paper"
+DEFAULT_RECIPE, DEFAULT_WEIGHTS = "paper", "imagenet"
 LEAST_SIZE = 32
 """Images must be a multiple of this, since training takes them whole."""
 U_NETS = ("paper-unet", "unet")
@@ -59,7 +59,7 @@ def make_plan(
     networks: Sequence[str],
     budget: Budget,
     recipe: str | None = None,
-    weights: str = "imagenet",
+    weights: str | None = None,
     config: Path | None = None,
     overrides: tuple[str, ...] = (),
 ) -> Plan:
@@ -69,7 +69,8 @@ def make_plan(
         networks: ``architecture/encoder`` each; none = the seven of the paper.
         budget: epochs, steps and size.
         recipe: see ``recipes.RECIPES``; none = the user's settings say, else ``paper``.
-        weights: ``imagenet`` or ``none``: what encoders other than ``plain`` start from.
+        weights: ``imagenet`` or ``none``: what encoders other than ``plain`` start from; None = the user's
+            ``model.weights``, else ``imagenet``.
         config: YAML file with settings.
         overrides: settings as ``section.key=value``.
 
@@ -81,7 +82,9 @@ def make_plan(
         raise SettingsError(f"--size {budget.size}: must be a multiple of {LEAST_SIZE}; take {near}")
     # The recipe's own values must not pass for the user's.
     given = load_settings(config, (*overrides, "recipe=boneseg")).model_dump(exclude_unset=True)
+    _check_given(given)
     recipe = recipe or _recipe_of(config, overrides)
+    weights = weights or given.get("model", {}).get("weights", DEFAULT_WEIGHTS)
     values = merged({"train": {"steps_per_epoch": printed.STEPS}}, {**given, "recipe": recipe})
     values = merged(values, _of_budget(budget, recipe, given))
     epochs = budget.epochs or given.get("train", {}).get("epochs")
@@ -89,6 +92,19 @@ def make_plan(
     for network in dict.fromkeys(networks or tuple(printed.TITLES)):
         trials += _trials(network, values, epochs, weights)
     return Plan(recipe, tuple(trials), parse_settings(values, "study"))
+
+
+def _check_given(given: dict[str, Any]) -> None:
+    """Refuse settings that a study would pass over: it decides them by itself."""
+    model, train = given.get("model", {}), given.get("train", {})
+    for key in ("architecture", "encoder"):
+        if key in model:
+            raise SettingsError(f"model.{key} = {model[key]}: a study names its networks with --networks; leave it out")
+    if train.get("workers", 1) > 1 or train.get("backend") == "ray":
+        raise SettingsError(
+            "train.workers and train.backend: a study trains each network in one process; leave them out, and set "
+            "--parallel for several networks at the same time"
+        )
 
 
 def _recipe_of(config: Path | None, overrides: tuple[str, ...]) -> str:
@@ -105,7 +121,7 @@ def _of_budget(budget: Budget, recipe: str, given: dict[str, Any]) -> dict[str, 
     if size is None and RECIPES[recipe]:
         size = given.get("model", {}).get("preprocess", {}).get("size")
     if size is not None:
-        values["train"]["crop"] = size
+        values["train"]["crop"] = given.get("train", {}).get("crop", size)
         values["model"] = {"preprocess": {"size": size, "spacing_mm": None}}
     return values
 

@@ -44,7 +44,7 @@ class Options:
     """``architecture/encoder`` each; none = the seven of the paper."""
     budget: Budget = field(default_factory=Budget)
     recipe: str | None = None
-    weights: str = "imagenet"
+    weights: str | None = None
     parallel: int = 1
     """Networks at the same time."""
     note: str = ""

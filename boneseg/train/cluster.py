@@ -24,6 +24,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 
 from boneseg.errors import SettingsError
+from boneseg.machine import cpus
 from boneseg.storage.workspace import Workspace
 
 
@@ -45,7 +46,7 @@ def cluster(least_cpus: int = 1) -> Iterator[None]:
         if address:
             ray.init(address, log_to_driver=False, logging_level=logging.WARNING)
         else:
-            _start(max(least_cpus, os.cpu_count() or 1))
+            _start(max(least_cpus, cpus()))
     except ConnectionError as error:
         raise SettingsError(f"RAY_ADDRESS = {address}: no Ray cluster answers there; unset it or correct it") from error
     try:

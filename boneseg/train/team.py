@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -58,8 +57,3 @@ class Team:
         """Return when every process is here."""
         if self.size > 1:
             dist.barrier()
-
-
-def cpu_threads(processes: int) -> int:
-    """Return how many threads each of some processes on this machine should compute with."""
-    return max(1, torch.get_num_threads() // processes)

@@ -76,7 +76,7 @@ def tune(workspace: Workspace, dataset_uri: str, settings: RunSettings) -> TuneR
         ModelError: every trial failed.
     """
     dataset = load_dataset(workspace, dataset_uri)
-    name = _sweep_name(dataset, settings)
+    name = sweep_name(dataset, settings)
     text = workspace.store.read_if_there(layout.sweep(name, RESULT_FILE))
     if text is not None:
         try:
@@ -100,7 +100,7 @@ def tune(workspace: Workspace, dataset_uri: str, settings: RunSettings) -> TuneR
     return result
 
 
-def _sweep_name(dataset: Dataset, settings: RunSettings) -> str:
+def sweep_name(dataset: Dataset, settings: RunSettings) -> str:
     values = settings.model_dump(mode="json")
     decides = [identities.TUNE.select(values["tune"]), dataset.dataset_hash]
     decides += [identities.MODEL.hash(values["model"]), identities.SWEEP_TRAIN.hash(values["train"])]

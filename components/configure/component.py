@@ -26,7 +26,7 @@ def configure(
     tracking_uri: str = "",
     overrides: List[str] = [],  # noqa: B006, UP006
 ) -> str:
-    """Check the parameters before any data is touched. What is empty, 0 or the usual default follows the recipe.
+    """Check the parameters before any data is touched. What is empty or 0 follows the recipe.
 
     Args:
         name: Name of the training run; empty = from settings and data.

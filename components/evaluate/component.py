@@ -41,11 +41,11 @@ def evaluate(
     from boneseg.evaluate.evaluate import evaluate, markdown_tables
     from boneseg.scheme import CLASSES
     from boneseg.settings.loading import parse_settings
-    from boneseg.storage.open import open_workspace
+    from boneseg.steps import step
 
     run = parse_settings(settings)
-    workspace = open_workspace(run)
-    result = evaluate(workspace, model_uri, dataset_uri, run.evaluate)
+    with step("evaluate", run) as workspace:
+        result = evaluate(workspace, model_uri, dataset_uri, run.evaluate)
     for name, value in result.scalars().items():
         metrics.log_metric(name, value)
     confusion.log_confusion_matrix(list(CLASSES), [list(row) for row in result.confusion])

@@ -31,10 +31,11 @@ def prepare(
 
     from boneseg.dataset.prepare import prepare
     from boneseg.settings.loading import parse_settings
-    from boneseg.storage.open import open_workspace
+    from boneseg.steps import step
 
     run = parse_settings(settings)
-    result = prepare(open_workspace(run), catalogue_uri, run.prepare)
+    with step("prepare", run) as workspace:
+        result = prepare(workspace, catalogue_uri, run.prepare)
     Path(dataset.path).write_bytes(result.to_json())
     dataset.metadata.update(dataset_uri=result.dataset_uri, dataset_hash=result.dataset_hash, series=result.series)
     return (result.dataset_uri, result.dataset_hash, result.test_hash)

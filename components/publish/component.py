@@ -35,10 +35,11 @@ def publish(
 
     from boneseg.registry.publish import publish
     from boneseg.settings.loading import parse_settings
-    from boneseg.storage.open import open_workspace
+    from boneseg.steps import step
 
     run = parse_settings(settings)
-    result = publish(open_workspace(run), model_uri, evaluation_uri, dataset_uri, run)
+    with step("publish", run) as workspace:
+        result = publish(workspace, model_uri, evaluation_uri, dataset_uri, run)
     Path(decision.path).write_text(f"### {result.name}:{result.version}\n\n{result.reason}\n", encoding="utf-8")
     decision.metadata.update(champion=result.champion, run_id=result.run_id)
     return (result.version, result.promoted, result.reason)

@@ -26,9 +26,10 @@ def pull(
     """
     from boneseg.ingest.pull import pull
     from boneseg.settings.loading import parse_settings
-    from boneseg.storage.open import open_workspace
+    from boneseg.steps import step
     from boneseg.version import code_version
 
     run = parse_settings(settings)
-    result = pull(open_workspace(run), run.store, run.pull)
+    with step("pull", run) as workspace:
+        result = pull(workspace, run.store, run.pull)
     return (result.fingerprint, result.catalogue_uri, result.changed, code_version())

@@ -31,11 +31,12 @@ def train(
     from pathlib import Path
 
     from boneseg.settings.loading import parse_settings
-    from boneseg.storage.open import open_workspace
+    from boneseg.steps import step
     from boneseg.train.train import train
 
     run = parse_settings(settings)
-    result = train(open_workspace(run), dataset_uri, run)
+    with step("train", run) as workspace:
+        result = train(workspace, dataset_uri, run)
     Path(model.path).write_bytes(result.to_json())
     model.metadata.update(model_uri=result.model_uri, model_hash=result.model_hash, run=result.run)
     # The cache takes a step's outputs as present only where each has a file.

@@ -29,12 +29,13 @@ def tune(
     from pathlib import Path
 
     from boneseg.settings.loading import parse_settings
-    from boneseg.storage.open import open_workspace
+    from boneseg.steps import step
     from boneseg.tune.space import apply_best
     from boneseg.tune.tune import tune
 
     run = parse_settings(settings)
-    result = tune(open_workspace(run), dataset_uri, run)
+    with step("tune", run) as workspace:
+        result = tune(workspace, dataset_uri, run)
     Path(sweep.path).write_bytes(result.to_json())
     sweep.metadata.update(table_uri=result.table_uri, best=result.best)
     return (apply_best(run, result.best).model_dump_json(), result.table_uri)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from boneseg import __version__
-from pipelines.cluster import ADDRESSES, ENVIRONMENT_CONFIG, OPTIONAL_SECRETS, REQUIRED_SECRETS, STORE_SECRET
+from pipelines.cluster import ADDRESSES, ENVIRONMENT_CONFIG, SECRETS, STORE_SECRET
 
 CHART = Path(__file__).parents[2] / "charts" / "boneseg"
 
@@ -21,7 +21,7 @@ def test_the_chart_makes_what_the_pipelines_look_for() -> None:
 
 def test_the_notes_name_the_secret_and_all_its_keys() -> None:
     notes = (CHART / "templates" / "NOTES.txt").read_text()
-    for name in (STORE_SECRET, *REQUIRED_SECRETS, *OPTIONAL_SECRETS):
+    for name in (STORE_SECRET, *SECRETS):
         assert name in notes
 
 

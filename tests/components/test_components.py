@@ -1,5 +1,6 @@
 """The steps as plain functions, on a real store."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 import pytest
 from kfp import dsl
 
-from boneseg.errors import SettingsError
+from boneseg.errors import BonesegError, DataError, SettingsError, StoreError
 from boneseg.settings.loading import load_settings, parse_settings
 from boneseg.settings.schema import RunSettings
+from boneseg.steps import RUN_VARIABLE, step
 from boneseg.storage import layout
 from boneseg.storage.workspace import Workspace
 from components.configure.component import configure
@@ -35,11 +37,53 @@ def test_configure_takes_typed_parameters_and_lets_overrides_win() -> None:
 
 
 def test_fields_left_as_they_are_follow_the_recipe_and_others_stand_above_it() -> None:
+    made = parse_settings(configure.python_func(recipe="paper", architecture="", epochs=0, learning_rate=0.0))
+    assert made == load_settings(overrides=("recipe=paper",))
     usual = RunSettings()
-    form = {"architecture": usual.model.architecture, "encoder": usual.model.encoder, "loss": usual.train.loss.value}
-    made = parse_settings(configure.python_func(recipe="paper", epochs=30, weights="none", **form))
-    assert made == load_settings(overrides=("recipe=paper", "train.epochs=30"))
-    assert (made.model.architecture, made.train.epochs) == ("paper-unet", 30)
+    typed = {"epochs": usual.train.epochs, "batch_size": usual.train.batch_size, "loss": usual.train.loss.value}
+    made = parse_settings(configure.python_func(recipe="paper", architecture="unet", encoder="resnet18", **typed))
+    assert (made.model.architecture, made.model.encoder) == ("unet", "resnet18")
+    assert (made.train.epochs, made.train.batch_size, made.train.loss) == (20, 8, usual.train.loss)
+    assert (made.train.optimizer, made.model.preprocess.size) == ("adadelta", 512)
+
+
+def test_a_retry_does_not_repeat_what_cannot_end_otherwise(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_on_a_cluster(workspace, monkeypatch)
+    monkeypatch.setenv(RUN_VARIABLE, "run-1")
+    settings = load_settings(overrides=(f"store.bucket={workspace.store.bucket}",))
+    with pytest.raises(DataError, match="nothing is below"):
+        pull.python_func(settings=settings.model_dump_json())
+    upload = workspace.store.write("raw/a.txt", b"now there is something")
+    with pytest.raises(BonesegError, match=r"nothing is below .* \(found at the first try"):
+        pull.python_func(settings=settings.model_dump_json())
+    assert upload
+    monkeypatch.setenv(RUN_VARIABLE, "run-2")
+    with pytest.raises(DataError, match="no CT series"):
+        pull.python_func(settings=settings.model_dump_json())
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (StoreError("the store does not answer", transient=True), True),
+        (OSError("the node's disk"), True),
+        (SettingsError("a wrong setting"), False),
+    ],
+)
+def test_only_failures_around_the_work_are_tried_again(
+    error: Exception, again: bool, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_on_a_cluster(workspace, monkeypatch)
+    monkeypatch.setenv(RUN_VARIABLE, "run")
+    settings = load_settings(overrides=(f"store.bucket={workspace.store.bucket}",))
+    with pytest.raises(type(error)), step("train", settings):
+        raise error
+    ran = False
+    with contextlib.suppress(BonesegError), step("train", settings):
+        ran = True
+    assert ran == again
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,37 @@ def test_same_seed_gives_same_weights() -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def with_gradient(network: torch.nn.Module) -> set[str]:
+    network.train()(torch.rand(2, 1, 96, 128)).square().mean().backward()
+    return {name for name, weight in network.named_parameters() if weight.grad is not None}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "encoder", "unused"),
+    [
+        ("unet", "efficientnet-b0", True),
+        ("pspnet", "resnet18", True),
+        ("unetplusplus", "vgg16", True),
+        ("dpt", VIT, True),
+        ("unet", "resnet18", False),
+        ("paper-pspnet", "plain", False),
+    ],
+)
+def test_exactly_what_a_step_gives_a_gradient_is_trained_and_counted(
+    architecture: str, encoder: str, unused: bool
+) -> None:
+    network = build_model(ModelSettings(architecture=architecture, encoder=encoder))
+    asking = {name for name, weight in network.named_parameters() if weight.requires_grad}
+    held = {name for name, _ in network.named_parameters()}
+    assert (asking != held) == unused
+    for weight in network.parameters():
+        weight.requires_grad_(True)
+    assert with_gradient(network) == asking
+    counted = sum(weight.numel() for name, weight in network.named_parameters() if name in asking)
+    again = build_model(ModelSettings(architecture=architecture, encoder=encoder))
+    assert count_parameters(again).trainable == counted
+
+
 def test_running_statistics_count_as_held_but_not_as_trained() -> None:
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))
     network.get_parameter("0.bias").requires_grad_(False)

@@ -9,9 +9,11 @@ import pytest
 import yaml
 
 from boneseg.errors import SettingsError
+from boneseg.settings.loading import load_settings
 from boneseg.settings.schema import RunSettings
+from boneseg.steps import RUN_VARIABLE
 from components.base import IMAGE
-from pipelines.cluster import ADDRESSES, ENVIRONMENT_CONFIG, OPTIONAL_SECRETS, REQUIRED_SECRETS, STORE_SECRET
+from pipelines.cluster import ADDRESSES, ENVIRONMENT_CONFIG, SECRETS, STORE_SECRET
 from pipelines.local import PIPELINES, as_overrides, compile_all, compile_pipeline
 
 NEVER_CACHED = {"pull", "publish"}
@@ -61,13 +63,14 @@ def test_the_forms_defaults_are_those_of_the_settings(compiled: dict[str, Any]) 
     shown = compiled["training"][0]["root"]["inputDefinitions"]["parameters"]
     assert shown["bucket"]["defaultValue"] == settings.store.bucket
     assert shown["recipe"]["defaultValue"] == settings.recipe
-    assert shown["weights"]["defaultValue"] == settings.model.weights
-    assert shown["architecture"]["defaultValue"] == settings.model.architecture
-    assert shown["encoder"]["defaultValue"] == settings.model.encoder
     assert shown["model_name"]["defaultValue"] == settings.publish.model_name
     assert shown["min_gain"]["defaultValue"] == settings.publish.min_gain
+    usual = {name: getattr(settings.model, name) for name in ("weights", "architecture", "encoder")}
     for name in ("epochs", "batch_size", "loss", "learning_rate", "augmentation", "workers"):
-        assert shown[name]["defaultValue"] == getattr(settings.train, name), name
+        usual[name] = getattr(settings.train, name)
+    for name, value in usual.items():
+        assert not shown[name]["defaultValue"], f"{name}: what is not typed follows the recipe"
+        assert f"as the recipe (boneseg: {value})" in shown[name]["description"]
 
 
 def test_one_image_runs_every_step_and_nothing_is_installed(parts: tuple[dict[str, Any], dict[str, Any]]) -> None:
@@ -121,10 +124,7 @@ def test_credentials_come_from_the_secret_alone(parts: tuple[dict[str, Any], dic
             for secret in platform[name]["secretAsEnv"]
             for entry in secret["keyToEnv"]
         }
-        assert secrets == {
-            **dict.fromkeys(REQUIRED_SECRETS, (STORE_SECRET, False)),
-            **dict.fromkeys(OPTIONAL_SECRETS, (STORE_SECRET, True)),
-        }
+        assert secrets == dict.fromkeys(SECRETS, (STORE_SECRET, True))
         (addresses,) = platform[name]["configMapAsEnv"]
         assert addresses["configMapName"] == ENVIRONMENT_CONFIG
         assert {entry["envVar"] for entry in addresses["keyToEnv"]} == set(ADDRESSES)
@@ -171,8 +171,6 @@ def test_an_unknown_pipeline_is_named(tmp_path: Path) -> None:
 
 
 def test_settings_survive_the_way_through_overrides() -> None:
-    from boneseg.settings.loading import load_settings
-
     given = (
         "name=2020",
         "train.learning_rate=1e-05",
@@ -184,3 +182,26 @@ def test_settings_survive_the_way_through_overrides() -> None:
     settings = load_settings(overrides=('name="2020"', *given[1:]))
     assert load_settings(overrides=tuple(as_overrides(settings))) == settings
     assert as_overrides(RunSettings()) == []
+
+
+@pytest.mark.parametrize("recipe", ["paper", "paper-tf-keras"])
+def test_settings_above_a_recipe_survive_even_where_they_are_usual_values(recipe: str) -> None:
+    usual = RunSettings().train
+    above = (f"train.epochs={usual.epochs}", f"train.batch_size={usual.batch_size}", "train.gradient_norm=1.0")
+    settings = load_settings(overrides=(f"recipe={recipe}", *above, "model.preprocess.size=256", "train.crop=192"))
+    assert (settings.train.epochs, settings.train.crop, settings.train.optimizer) == (20, 192, "adadelta")
+    assert load_settings(overrides=tuple(as_overrides(settings))) == settings
+
+
+def test_the_id_of_the_run_reaches_every_step_and_no_cache_key(parts: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    platform = parts[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    for name in executors(parts[0]):
+        if not name.startswith("exec-configure"):
+            (field,) = platform[name]["fieldPathAsEnv"]
+            assert field == {"name": RUN_VARIABLE, "fieldPath": "metadata.labels['pipeline/runid']"}
+    assert "runid" not in json.dumps(parts[0])
+
+
+def test_publishing_may_measure_and_gets_what_that_needs(parts: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    wanted = executors(parts[0])["exec-evaluate"]["resources"].keys()
+    assert executors(parts[0])["exec-publish"]["resources"].keys() == wanted

@@ -69,3 +69,24 @@ def test_another_recipe_may_be_named_in_both_ways(recipe: str, optimizer: str) -
 def test_what_cannot_work_is_refused_before_anything_runs(networks: tuple[str, ...], budget: Budget, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         make_plan(networks, budget)
+
+
+def test_weights_may_be_given_in_both_ways() -> None:
+    for plan in (
+        make_plan(("unet/resnet18",), Budget(), overrides=("model.weights=none",)),
+        make_plan(("unet/resnet18",), Budget(), weights="none", overrides=("model.weights=imagenet",)),
+    ):
+        assert plan.trials[0].settings.model.weights == "none"
+
+
+def test_a_crop_that_is_given_stays() -> None:
+    plan = make_plan(("unet/resnet18",), Budget(size=256), overrides=("train.crop=128",))
+    assert (plan.trials[0].settings.train.crop, plan.trials[0].settings.model.preprocess.size) == (128, 256)
+
+
+@pytest.mark.parametrize(
+    "override", ["model.encoder=resnet50", "model.architecture=fpn", "train.workers=2", "train.backend=ray"]
+)
+def test_what_a_study_decides_by_itself_is_refused(override: str) -> None:
+    with pytest.raises(SettingsError, match="a study"):
+        make_plan(("unet/resnet18",), Budget(), overrides=(override,))
