@@ -12,10 +12,12 @@ from boneseg.identity import stable_hash
 from boneseg.settings.loading import work_folder
 from boneseg.settings.schema import RunSettings, StoreSettings
 from boneseg.stages import Stages
-from boneseg.storage import embedded, layout
+from boneseg.storage import embedded
 from boneseg.storage.client import ObjectStore
 from boneseg.storage.hashing import combine
+from boneseg.storage.private import fix_secret, is_private
 from boneseg.storage.upload import upload_folder
+from boneseg.telling import reader_of
 
 if TYPE_CHECKING:
     from boneseg.dataset.prepare import PrepareResult
@@ -70,9 +72,10 @@ def make_dataset(stages: Stages, say: Say) -> PrepareResult:
     say(f"pull: {pulled.series} series, {pulled.labelled} with a label, {pulled.downloaded} objects read")
     prepared = stages.prepare()
     parts = ", ".join(f"{count} {split}" for split, count in prepared.series.items())
-    say(f"prepare: {parts}; {prepared.made} made, {prepared.reused} reused")
+    say(f"prepare: {parts}; {prepared.made} made, {prepared.reused} reused\n  {prepared.patients}")
+    readable = reader_of(stages.workspace)
     for problem in prepared.problems:
-        say(f"  {'left out' if problem.fatal else 'note'}: {problem.source}: {problem.reason}")
+        say(f"  {'left out' if problem.fatal else 'note'}: {readable(f'{problem.source}: {problem.reason}')}")
     return prepared
 
 
@@ -81,6 +84,5 @@ def _fix_patient_secret(store: ObjectStore, prefix: str) -> None:
 
     Nobody without the very same files can compute it.
     """
-    if not store.exists(layout.PATIENT_KEY_STATE):
-        content = (f"{item.key} {item.etag}" for item in store.list(prefix))
-        store.write(layout.PATIENT_KEY_STATE, combine(content).encode())
+    content = (f"{item.key} {item.etag}" for item in store.list(prefix) if not is_private(item.key))
+    fix_secret(store, prefix, combine(content).encode())

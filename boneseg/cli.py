@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from boneseg.settings.schema import RunSettings
     from boneseg.stages import Stages
     from boneseg.storage.catalogue import Problem
+    from boneseg.storage.workspace import Workspace
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 PROBLEMS_SHOWN = 20
+_opened: list[Workspace] = []
+"""The bucket of the command that runs: its errors are told with the names of its series."""
 
 
 def with_settings(command: Command) -> Command:
@@ -104,22 +107,24 @@ def store_status() -> None:
 @with_settings
 def upload(folder: Path, config: Path | None, overrides: tuple[str, ...]) -> None:
     """Put a FOLDER of CT series and labels into the bucket."""
+    from boneseg.storage.open import open_workspace
     from boneseg.storage.upload import upload_folder
 
-    stages = _stages(config, overrides)
-    stages.workspace.store.ensure_bucket()
-    settings = stages.settings
-    sent = upload_folder(stages.workspace.store, folder, settings.store.raw_prefix, settings.pull.parallel)
-    click.echo(f"{sent} files sent to {stages.workspace.store.uri(settings.store.raw_prefix)}")
+    settings = _settings(config, overrides)
+    bucket = open_workspace(settings, create=True).store
+    sent = upload_folder(bucket, folder, settings.store.raw_prefix, settings.pull.parallel)
+    click.echo(f"{sent} files sent to {bucket.uri(settings.store.raw_prefix)}")
 
 
 @cli.command(epilog="Example: boneseg pull --set store.bucket=pelvis")
 @with_settings
 def pull(config: Path | None, overrides: tuple[str, ...]) -> None:
     """Find out what the bucket holds and write a catalogue of its series."""
-    result = _stages(config, overrides).pull()
-    _show_problems(result.problems)
+    stages = _stages(config, overrides)
+    result = stages.pull()
+    _show_problems(result.problems, stages)
     click.echo(
+        f"{result.patients}\n"
         f"{result.series} series, {result.labelled} with a label; {result.downloaded} objects read, "
         f"{result.reused} unchanged; {'changed' if result.changed else 'unchanged'} since the last published run\n"
         f"catalogue {result.catalogue_uri}"
@@ -131,10 +136,12 @@ def pull(config: Path | None, overrides: tuple[str, ...]) -> None:
 @with_settings
 def prepare(catalogue: str | None, config: Path | None, overrides: tuple[str, ...]) -> None:
     """Read, check and split the series and write them as shards."""
-    result = _stages(config, overrides).prepare(catalogue)
-    _show_problems(result.problems)
+    stages = _stages(config, overrides)
+    result = stages.prepare(catalogue)
+    _show_problems(result.problems, stages)
     parts = ", ".join(f"{split}: {count} series" for split, count in result.series.items())
-    click.echo(f"{parts}; {result.made} prepared, {result.reused} reused\ndataset {result.dataset_uri}")
+    click.echo(f"{parts}; {result.made} prepared, {result.reused} reused\n{result.patients}")
+    click.echo(f"dataset {result.dataset_uri}")
 
 
 @cli.command(epilog="Example: boneseg tune --set tune.trials=8")
@@ -176,15 +183,18 @@ def evaluate(model: str | None, data: Path | None, out: Path, config: Path | Non
     """Measure a model: class-wise tables, surface distances, plots, report."""
     from boneseg.evaluate.evaluate import console_table, evaluate_folder
     from boneseg.models.checkpoint import upload_model
+    from boneseg.settings.loading import work_folder
 
+    stages = None
     if data is not None:
         settings = _settings(config, overrides)
-        result = evaluate_folder(_model_folder(model, settings), data, out, settings.evaluate, settings.prepare)
+        folder = _model_folder(model, settings)
+        result = evaluate_folder(folder, data, out, settings.evaluate, settings.prepare, work_folder())
     else:
         stages = _stages(config, overrides)
         uri = upload_model(stages.workspace, _model_folder(model, stages.settings)) if model else None
         result = stages.evaluate(uri)
-    _show_problems(result.problems)
+    _show_problems(result.problems, stages)
     click.echo(console_table(result))
     click.echo(f"report {result.report_uri}")
 
@@ -335,7 +345,9 @@ def _stages(config: Path | None, overrides: Sequence[str]) -> Stages:
     from boneseg.storage.open import open_workspace
 
     settings = _settings(config, overrides)
-    return Stages(open_workspace(settings), settings)
+    stages = Stages(open_workspace(settings), settings)
+    _opened.append(stages.workspace)
+    return stages
 
 
 def _model_folder(model: str | None, settings: RunSettings) -> Path:
@@ -353,9 +365,13 @@ def _model_folder(model: str | None, settings: RunSettings) -> Path:
     return resolve(workspace, model, settings)
 
 
-def _show_problems(problems: Sequence[Problem]) -> None:
+def _show_problems(problems: Sequence[Problem], stages: Stages | None) -> None:
+    from boneseg.telling import reader_of
+
+    readable = reader_of(stages.workspace if stages is not None else None)
     for problem in problems[:PROBLEMS_SHOWN]:
-        click.echo(f"{'left out' if problem.fatal else 'note'}: {problem.source}: {problem.reason}", err=True)
+        told = readable(f"{problem.source}: {problem.reason}")
+        click.echo(f"{'left out' if problem.fatal else 'note'}: {told}", err=True)
     if len(problems) > PROBLEMS_SHOWN:
         click.echo(f"... and {len(problems) - PROBLEMS_SHOWN} more, in the quality table", err=True)
 
@@ -379,8 +395,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        click.echo(f"error: {_sentence(error)}", err=True)
+        click.echo(f"error: {_readable(_sentence(error))}", err=True)
         sys.exit(EXIT_FAILED)
+
+
+def _readable(sentence: str) -> str:
+    """Put names of series back into an error of the command that just ran."""
+    from boneseg.telling import reader_of
+
+    return reader_of(_opened[-1] if _opened else None)(sentence)
 
 
 def _sentence(error: Exception) -> str:

@@ -42,7 +42,7 @@ def run_demo(
     settings = _settings(data, config, overrides)
     started = time.monotonic()
     with store_here(settings.store, keep, say) as store:
-        stages = Stages(Workspace(store, work_folder()), settings)
+        stages = Stages(Workspace(store, work_folder(), settings.store.raw_prefix), settings)
         folder = data if data is not None else _phantoms(work_folder() / "phantoms")
         upload(store, folder, settings, say)
         _run_stages(stages, say)

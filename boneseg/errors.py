@@ -1,18 +1,27 @@
 """The one family of errors that a user is meant to read."""
 
+import re
+
+QUOTED = re.compile("«([^»]*)»")
+"""Words in a message that come out of a file; see ``quoted``."""
+
+
+def quoted(text: str) -> str:
+    """Return words out of a file, such as a segment's name, as messages show them.
+
+    They may name a person: whoever logs or stores the message puts a stand-in in their place.
+    """
+    return f"«{text.replace('»', '>').replace('«', '<')}»"
+
 
 class BonesegError(Exception):
     """A fault that the user can mend: one sentence that names the thing and the fix.
 
     The command line prints the sentence and exits with 1; any other exception is a bug of ours.
-
-    Attributes:
-        transient: whether the same again may end well, because something around the work failed and not the work.
     """
 
-    def __init__(self, message: str = "", *, transient: bool = False) -> None:
-        super().__init__(message)
-        self.transient = transient
+    transient = False
+    """Whether the same again may end well, because something around the work failed and not the work."""
 
 
 class SettingsError(BonesegError):

@@ -70,7 +70,8 @@ class Stages:
         """Find out what the bucket holds."""
         from boneseg.ingest.pull import pull
 
-        result = pull(self.workspace, self.settings.store, self.settings.pull)
+        run = self.settings
+        result = pull(self.workspace, run.store, run.pull, run.publish.model_name, run.prepare.splits.override)
         self._remember(catalogue_uri=result.catalogue_uri)
         return result
 

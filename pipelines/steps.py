@@ -17,8 +17,8 @@ def pull_data(settings: Any, cpu: Any, memory: Any) -> Any:
 
 def prepare_data(settings: Any, pulled: Any, cpu: Any, memory: Any) -> Any:
     """Make a dataset of what was pulled."""
-    catalogue, code = pulled.outputs["catalogue_uri"], pulled.outputs["code_version"]
-    return compute(connect(prepare(settings=settings, catalogue_uri=catalogue, code_version=code)), cpu, memory)
+    keys = {name: pulled.outputs[name] for name in ("catalogue_uri", "splits_hash", "code_version")}
+    return compute(connect(prepare(settings=settings, **keys)), cpu, memory)
 
 
 def train_and_publish(settings: Any, pulled: Any, prepared: Any, cpu: Any, memory: Any, gpus: Any) -> None:

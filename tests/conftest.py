@@ -8,6 +8,9 @@ import pytest
 
 from boneseg.storage.workspace import Workspace
 
+# Seconds for each network; tests of the check itself set it otherwise.
+os.environ.setdefault("BONESEG_STEP_CHECK", "0")
+
 
 @pytest.fixture(scope="session")
 def shared_series() -> Path:

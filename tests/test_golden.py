@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from boneseg.dataset.making import shard_name
 from boneseg.dataset.manifest import Dataset, ShardRecord
-from boneseg.dataset.prepare import shard_name
 from boneseg.dataset.splits import SplitState
 from boneseg.evaluate.records import EvaluationResult, Measurement
-from boneseg.ingest import pull
+from boneseg.ingest.known import ObjectsState
 from boneseg.models.build import build_model
 from boneseg.models.card import ModelCard
 from boneseg.models.checkpoint import load_model
@@ -43,7 +43,7 @@ def golden(kind: type[Record], name: str) -> Any:
         (Catalogue, "catalogue.json"),
         (ShardRecord, "shard.json"),
         (Dataset, "dataset.json"),
-        (pull._State, "state__objects.json"),
+        (ObjectsState, "state__objects.json"),
         (SplitState, "state__splits.json"),
         (RunRecord, "run.json"),
         (TrainResult, "result.json"),

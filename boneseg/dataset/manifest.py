@@ -34,6 +34,11 @@ class ShardRecord(Record):
     """``label.npy`` in the bucket."""
     warnings: tuple[str, ...] = ()
     """What is odd about the series but does not keep it from being used."""
+    patient_by: str = ""
+    """How its patient was told: see ``SeriesRow``, as for the three below."""
+    asked: Split | None = None
+    pixels: str = ""
+    links: tuple[str, ...] = ()
 
 
 class DatasetEntry(Record):
@@ -58,3 +63,9 @@ class Dataset(Record):
     def of(self, split: Split) -> tuple[ShardRecord, ...]:
         """Return the shards of one split."""
         return tuple(entry.shard for entry in self.entries if entry.split == split)
+
+    @property
+    def validates_on_training(self) -> bool:
+        """Whether validation holds training series, for want of patients: then it says nothing of other patients."""
+        trained = {record.shard for record in self.of(Split.TRAIN)}
+        return any(record.shard in trained for record in self.of(Split.VALIDATION))

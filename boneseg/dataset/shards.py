@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.lib import format as npy
@@ -17,8 +19,8 @@ from boneseg.geometry import Geometry
 from boneseg.scheme import CLASSES
 from boneseg.storage import layout
 from boneseg.storage.cache import Cache
-from boneseg.storage.catalogue import GeometryRecord, SeriesRow
-from boneseg.storage.hashing import sha256_array
+from boneseg.storage.catalogue import GeometryRecord, ObjectRef, SeriesRow
+from boneseg.storage.hashing import sha256_array, sha256_file
 from boneseg.storage.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -59,9 +61,8 @@ def save_shard(
         outline_computed: whether the outline is ours.
         warnings: what is odd about the series.
     """
-    cache = Cache(workspace.cache, workspace.store)
-    image_ref = cache.put(layout.shard(shard, IMAGE_FILE), partial(_write, hu))
-    label_ref = cache.put(layout.shard(shard, LABEL_FILE), partial(_write, label))
+    image_ref = _put(workspace, layout.shard(shard, IMAGE_FILE), hu)
+    label_ref = _put(workspace, layout.shard(shard, LABEL_FILE), label)
     record = ShardRecord(
         shard=shard,
         series=row.series,
@@ -76,6 +77,10 @@ def save_shard(
         image=image_ref,
         label=label_ref,
         warnings=warnings,
+        patient_by=row.patient_by,
+        asked=row.asked,
+        pixels=row.pixels,
+        links=row.links,
     )
     workspace.store.write(layout.shard(shard, RECORD_FILE), record.to_json(), "application/json")
     return record
@@ -87,10 +92,15 @@ def find_shard(workspace: Workspace, shard: str) -> ShardRecord | None:
     if text is None:
         return None
     try:
-        return ShardRecord.read(text, workspace.store.uri(layout.shard(shard, RECORD_FILE)), "the shard is made anew")
+        place = workspace.store.uri(layout.shard(shard, RECORD_FILE))
+        record = ShardRecord.read(text, place, "the shard is made anew")
     except RecordError as error:
         log.warning("%s", error)
         return None
+    if all(_is_whole(workspace, ref) for ref in (record.image, record.label)):
+        return record
+    log.warning("shard %s is damaged; it is made anew", shard)
+    return None
 
 
 def open_shard(workspace: Workspace, record: ShardRecord) -> Shard:
@@ -99,12 +109,63 @@ def open_shard(workspace: Workspace, record: ShardRecord) -> Shard:
     Raises:
         StoreError: the shard is not in the bucket any more, or is not what was written.
     """
-    cache = Cache(workspace.cache, workspace.store)
-    image = np.load(cache.fetch(record.image), mmap_mode="r")
-    label = np.load(cache.fetch(record.label), mmap_mode="r")
+    arrays = []
+    for ref in (record.image, record.label):
+        try:
+            arrays.append(np.load(_fetched(workspace, record, ref), mmap_mode="r"))
+        except (ValueError, EOFError) as error:
+            raise _damaged(workspace, record) from error
+    image, label = arrays
     if image.shape != record.geometry.shape or label.shape != image.shape:
-        raise StoreError(f"shard {record.shard} ({record.source}) is damaged; delete it from the bucket, prepare again")
+        raise _damaged(workspace, record)
     return Shard(record, image, label)
+
+
+def _fetched(workspace: Workspace, record: ShardRecord, ref: ObjectRef) -> Path:
+    try:
+        return Cache(workspace.cache, workspace.store).fetch(ref)
+    except StoreError as error:
+        item = workspace.store.stat(ref.key)  # raises where the store itself is at fault
+        if item is None or (item.size, item.etag) != (ref.size, ref.etag or item.etag) or _differs(workspace, ref):
+            raise _damaged(workspace, record) from error
+        raise
+
+
+def _damaged(workspace: Workspace, record: ShardRecord) -> StoreError:
+    """Say so, and withdraw the record, so that prepare makes the shard again."""
+    with suppress(StoreError):  # without the right to write, prepare finds out by itself where sizes differ
+        workspace.store.delete(layout.shard(record.shard, RECORD_FILE))
+    return StoreError(
+        f"shard {record.shard} ({record.source}) is damaged or gone from the bucket; run 'boneseg prepare': it makes "
+        "the shard again from the raw data"
+    )
+
+
+def _is_whole(workspace: Workspace, ref: ObjectRef) -> bool:
+    """Say whether an object is there as it was written; one whose ETag is another is read to be sure."""
+    item = workspace.store.stat(ref.key)
+    if item is None or item.size != ref.size:
+        return False
+    return not ref.etag or item.etag == ref.etag or not _differs(workspace, ref)
+
+
+def _differs(workspace: Workspace, ref: ObjectRef) -> bool:
+    with TemporaryDirectory(dir=_existing(workspace.folder)) as folder:
+        path = Path(folder) / "object"
+        workspace.store.download(ref.key, path)
+        return sha256_file(path) != ref.sha256
+
+
+def _existing(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _put(workspace: Workspace, key: str, array: NDArray[np.generic]) -> ObjectRef:
+    """Store an array; the ETag that the store gave it tells later, without reading it, whether it is still the same."""
+    ref = Cache(workspace.cache, workspace.store).put(key, partial(_write, array))
+    item = workspace.store.stat(key)
+    return ref if item is None else ref.model_copy(update={"etag": item.etag})
 
 
 def load_dataset(workspace: Workspace, dataset_uri: str) -> Dataset:

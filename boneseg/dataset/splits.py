@@ -8,22 +8,22 @@ corrected, stays where it was.
 
 from __future__ import annotations
 
-import csv
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from boneseg.dataset.manifest import ShardRecord
 from boneseg.errors import DataError
 from boneseg.settings.schema import Split, SplitSettings
 from boneseg.storage import layout
-from boneseg.storage.hashing import combine, pseudonym
+from boneseg.storage.catalogue import ToldBy
+from boneseg.storage.client import ObjectStore
+from boneseg.storage.hashing import combine
 from boneseg.storage.records import Record
-from boneseg.storage.workspace import Workspace
 
-COLUMNS = {"series", "patient", "split"}
+STRONGEST = (Split.TEST, Split.VALIDATION, Split.TRAIN)
+"""Who was in two splits by earlier runs belongs to the first of these."""
 
 
 class SplitState(Record):
@@ -34,73 +34,41 @@ class SplitState(Record):
 
 
 @dataclass(frozen=True)
-class Override:
-    """One line of the override file.
+class Assignment:
+    """What was decided.
 
     Attributes:
-        line: its number, for messages.
-        series: start of ``SeriesRow.source``; end it with a slash to mean one folder.
-        patient: key that stands for the patient given, none = as the files say.
-        split: split given, none = as decided here.
+        splits: patient key -> split.
+        left_out: name of a shard -> why it must not be used.
     """
 
-    line: int
-    series: str
-    patient: str | None
-    split: Split | None
+    splits: dict[str, Split]
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
-def read_overrides(path: Path | None, sources: Iterable[str], secret: bytes) -> list[Override]:
-    """Read the override file.
-
-    Args:
-        path: CSV with the columns ``series``, and ``patient`` or ``split`` or both; none = no overrides.
-        sources: of all series in the catalogue; a line that fits none of them is a mistake.
-        secret: of the keyed hash: patients given here are known by the hash alone, as those in files are.
+def decide_splits(store: ObjectStore, records: Sequence[ShardRecord], settings: SplitSettings) -> Assignment:
+    """Decide the split of every patient and write it to the bucket, where others may do so at the same time.
 
     Raises:
-        DataError: the file cannot be read, or a line is wrong.
-    """
-    if path is None:
-        return []
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            columns = set(reader.fieldnames or ())
-            lines = [(reader.line_num, line) for line in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot read the split override ({error}); correct prepare.splits.override") from error
-    if "series" not in columns or not columns & {"patient", "split"} or not columns <= COLUMNS:
-        raise DataError(f"{path}: the first line must name the columns series, and patient or split or both")
-    known = list(sources)
-    return [_parse(path, number, line, known, secret) for number, line in lines if any(line.values())]
-
-
-def override_for(source: str, overrides: Sequence[Override]) -> Override | None:
-    """Return the line that applies to a series: the one with the longest fitting start."""
-    fitting = [override for override in overrides if source.startswith(override.series)]
-    return max(fitting, key=lambda override: len(override.series), default=None)
-
-
-def load_state(workspace: Workspace) -> SplitState:
-    """Read the splits decided so far.
-
-    Raises:
+        DataError: see ``assign``.
         RecordError: the state in the bucket is damaged; guessing would move patients.
     """
-    text = workspace.store.read_if_there(layout.SPLITS_STATE)
-    if text is None:
-        return SplitState(known={})
-    uri = workspace.store.uri(layout.SPLITS_STATE)
-    return SplitState.read(text, uri, "restore it, or delete it and accept a new test set")
+    made: list[Assignment] = []
+
+    def change(data: bytes | None) -> bytes:
+        # Decided on what is there now: another run may have placed the same patients a moment ago.
+        state = _read_state(store, data)
+        made[:] = [assign(records, state.known, settings)]
+        used = [record for record in records if record.shard not in made[0].left_out]
+        now = {trait: made[0].splits[record.patient] for record in used for trait in traits(record)}
+        kept = SplitState(known=now | state.known)
+        return data if data is not None and kept == state else kept.to_json()
+
+    store.update(layout.SPLITS_STATE, change, "application/json")
+    return made[0]
 
 
-def assign(
-    records: Sequence[ShardRecord],
-    frozen: Mapping[str, Split],
-    settings: SplitSettings,
-    overrides: Sequence[Override] = (),
-) -> dict[str, Split]:
+def assign(records: Sequence[ShardRecord], frozen: Mapping[str, Split], settings: SplitSettings) -> Assignment:
     """Decide the split of every patient.
 
     Known patients keep theirs. New ones, in the order of a hash of their pixels, first fill the test set up to its
@@ -108,43 +76,46 @@ def assign(
     trained on (at least one). Keys of patients depend on a bucket's secret, pixels do not: the same data is split in
     the same way everywhere.
 
+    Earlier runs may have taken one person for two and put them into two splits. Then test counts before validation
+    before training, and the person's series of the other splits are left out.
+
     Args:
-        records: all usable series; their ``patient`` already follows the overrides.
+        records: all usable series; ``asked`` is what the table of patients asks for.
         frozen: ``SplitState.known`` of earlier runs.
         settings: shares.
-        overrides: lines of the override file.
-
-    Returns:
-        Patient key -> split, for the patients of ``records``.
 
     Raises:
-        DataError: an override contradicts another or an earlier run, a person is in two splits, or there are too few
-            patients.
+        DataError: the table of patients contradicts itself or an earlier run, or there are too few patients.
     """
     people = group_people(records)
     decided: dict[str, Split] = {}
+    left_out: dict[str, str] = {}
     new: list[str] = []
+    absent: set[str] = set()
     for person, members in people.items():
-        split = _decided(members, frozen, overrides)
+        split = _decided(members, frozen)
         if split is None:
             new.append(person)
-        else:
-            decided[person] = split
+            continue
+        decided[person] = split
+        reasons = _elsewhere(members, split, frozen)
+        left_out |= reasons
+        if len(reasons) == len({record.shard for record in members}):
+            absent.add(person)
     if len(people) < 2 and settings.test > 0 and new:
-        raise DataError(
-            "all usable series belong to one patient, who cannot be both trained and tested on; add a second patient, "
-            "or set prepare.splits.test=0"
-        )
+        raise DataError(_one_patient(records))
     new.sort(key=lambda person: combine(sorted(record.pixel_hash for record in people[person])))
-    decided |= _fill(new, Counter(decided.values()), settings)
-    if Split.TRAIN not in decided.values():
-        raise DataError("no patient is left to train on; add patients or change prepare.splits.override")
-    return {record.patient: decided[person] for person, members in people.items() for record in members}
+    decided |= _fill(new, Counter(split for person, split in decided.items() if person not in absent), settings)
+    if not any(split == Split.TRAIN for person, split in decided.items() if person not in absent):
+        raise DataError("no patient is left to train on; add patients, or change what patients.csv asks for")
+    splits = {record.patient: decided[person] for person, members in people.items() for record in members}
+    return Assignment(splits, left_out)
 
 
-def traits(record: ShardRecord) -> tuple[str, str, str]:
-    """Return what tells a person: keys of patient and study, hash of the pixels."""
-    return record.patient, record.study, record.pixel_hash
+def traits(record: ShardRecord) -> tuple[str, ...]:
+    """Return what tells a person: keys of patient and study, hashes of the pixels, keys of copies."""
+    found = (record.patient, record.study, record.pixel_hash, record.pixels, *record.links)
+    return tuple(trait for trait in found if trait)
 
 
 def group_people(records: Sequence[ShardRecord]) -> dict[str, list[ShardRecord]]:
@@ -172,30 +143,74 @@ def group_people(records: Sequence[ShardRecord]) -> dict[str, list[ShardRecord]]
     return people
 
 
-def _decided(
-    members: Sequence[ShardRecord], frozen: Mapping[str, Split], overrides: Sequence[Override]
-) -> Split | None:
-    """Return the split that earlier runs or overrides give to a person, none for somebody new."""
-    given: dict[Split, str] = {}
+def _read_state(store: ObjectStore, data: bytes | None) -> SplitState:
+    if data is None:
+        return SplitState(known={})
+    uri = store.uri(layout.SPLITS_STATE)
+    return SplitState.read(data, uri, "restore it, or delete it and accept a new test set")
+
+
+def _decided(members: Sequence[ShardRecord], frozen: Mapping[str, Split]) -> Split | None:
+    """Return the split that earlier runs or the table give to a person, none for somebody new."""
+    asked: dict[Split, str] = {}
     for record in members:
-        override = override_for(record.source, overrides)
-        if override is not None and override.split is not None:
-            given.setdefault(override.split, f"line {override.line} ({record.source})")
-    if len(given) > 1:
-        places = " and ".join(f"{split} by {place}" for split, place in given.items())
-        raise DataError(f"prepare.splits.override puts one patient into two splits: {places}; keep one of the two")
-    known = {frozen[trait]: record.source for record in members for trait in traits(record) if trait in frozen}
-    if len(known) > 1:
-        places = " and ".join(f"{source} ({split})" for split, source in known.items())
-        raise DataError(f"{places} are one person by study or pixels, but in two splits since earlier runs; remove one")
-    split = next(iter(known), None)
-    if given and split is not None and split not in given:
-        wanted, place = next(iter(given.items()))
+        if record.asked is not None:
+            asked.setdefault(record.asked, record.source)
+    if len(asked) > 1:
+        places = " and ".join(f"{split} for {source}" for split, source in asked.items())
+        raise DataError(f"patients.csv asks for two splits for one patient: {places}; keep one of the two")
+    known = _strongest({frozen[trait] for record in members for trait in traits(record) if trait in frozen})
+    if asked and known is not None and known not in asked:
+        wanted, source = next(iter(asked.items()))
         raise DataError(
-            f"prepare.splits.override asks for {wanted} in {place}, but this patient has been in {split} since an "
-            f"earlier run; change the line, or delete {layout.SPLITS_STATE} in the bucket and accept a new test set"
+            f"patients.csv asks for {wanted} for {source}, but this patient has been in {known} since an earlier run; "
+            f"change the line, or delete {layout.SPLITS_STATE} in the bucket and accept a new test set"
         )
-    return split if split is not None else next(iter(given), None)
+    return known if known is not None else next(iter(asked), None)
+
+
+def _elsewhere(members: Sequence[ShardRecord], split: Split, frozen: Mapping[str, Split]) -> dict[str, str]:
+    """Return the series that earlier runs put into another split than the person's, and why they are left out."""
+    found = {}
+    for record in members:
+        own = _own(record, frozen)
+        if own is not None and own != split:
+            found[record.shard] = (
+                f"an earlier run put this series into {own}, but the same person is in {split}: it is left out, so "
+                "that nobody is in two splits"
+            )
+    return found
+
+
+def _own(record: ShardRecord, frozen: Mapping[str, Split]) -> Split | None:
+    """Return the split in which earlier runs saw this very series: pixels tell before study before patient."""
+    for group in ((record.pixel_hash, record.pixels), (record.study,), (record.patient,)):
+        known = _strongest({frozen[trait] for trait in group if trait in frozen})
+        if known is not None:
+            return known
+    return None
+
+
+def _strongest(splits: Collection[Split]) -> Split | None:
+    return next((split for split in STRONGEST if split in splits), None)
+
+
+def _one_patient(records: Sequence[ShardRecord]) -> str:
+    """Say why all series count as one patient, and what to do."""
+    rules = {record.patient_by for record in records}
+    count = len(records)
+    if count == 1:
+        why = "there is only one usable series, whose patient"
+    elif len({record.patient for record in records}) > 1:
+        why = f"all {count} usable series are linked by study or pixels, so they count as one patient, who"
+    elif rules == {ToldBy.PATIENT_ID}:
+        why = f"all {count} usable series have one and the same PatientID, so they count as one patient, who"
+    elif rules == {ToldBy.TABLE}:
+        why = f"patients.csv gives all {count} usable series to one patient, who"
+    else:
+        why = f"all {count} usable series belong to one patient ({', '.join(sorted(rules - {''}))}), who"
+    apart = "" if count == 1 else "say who is who in patients.csv beside the series (columns series, patient), "
+    return f"{why} cannot be both trained and tested on; {apart}add a second patient, or set prepare.splits.test=0"
 
 
 def _fill(new: Sequence[str], counts: Counter[Split], settings: SplitSettings) -> dict[str, Split]:
@@ -217,19 +232,3 @@ def _fill(new: Sequence[str], counts: Counter[Split], settings: SplitSettings) -
 
 def _share(share: float, total: int) -> int:
     return max(1, math.floor(share * total + 0.5)) if share > 0 else 0
-
-
-def _parse(path: Path, number: int, line: Mapping[str, str | None], sources: Sequence[str], secret: bytes) -> Override:
-    series = (line.get("series") or "").strip()
-    patient = (line.get("patient") or "").strip()
-    split = (line.get("split") or "").strip().lower()
-    if not series or not any(source.startswith(series) for source in sources):
-        raise DataError(f"{path}, line {number}: no series in the bucket starts with {series!r}; correct or remove it")
-    if split and split not in list(Split):
-        raise DataError(f"{path}, line {number}: split {split!r} must be {', '.join(Split)} or empty")
-    return Override(
-        line=number,
-        series=series,
-        patient=pseudonym(secret, "patient", patient) if patient else None,
-        split=Split(split) if split else None,
-    )

@@ -29,6 +29,7 @@ _LEAST_PADDING = 1e-3
 """Share of a picture that padding takes at least, where its value might be tissue."""
 _FEW_JUMPS = 0.1
 _OTHER_SIGN = 0.8
+_MUCH = 0.1
 _ROWS = 2
 """Every so many rows of a picture are enough to see jumps between neighbours."""
 
@@ -137,6 +138,9 @@ def _check_bits(header: SliceHeader, pixels: StoredPixels, raw: NDArray[np.int64
         if without > _FEW_JUMPS * with_them:
             raise _unfit(header, "BitsStored")
     sign = (mask + 1) // 2
+    high, all_of_it = int(np.count_nonzero(plain[measured] >= sign)), int(np.count_nonzero(measured))
+    if not pixels.signed and high < _MUCH * all_of_it:
+        return  # bone, metal and markers on the skin are few; what is below 0 HU, read without its sign, is much
     other = plain & mask if pixels.signed else ((plain + sign) & mask) - sign
     as_said, otherwise = _jumps(plain, other, measured)
     if otherwise < _OTHER_SIGN * as_said:

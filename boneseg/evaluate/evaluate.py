@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from boneseg.evaluate.measure import (
 from boneseg.evaluate.records import Cell, EvaluationResult, Measurement, SeriesResult, SplitSummary
 from boneseg.evaluate.tables import CLASS_KEYS, to_markdown
 from boneseg.identity import stable_hash
+from boneseg.ingest.concealed import conceal_problems, conceal_row, with_file_tokens
 from boneseg.ingest.local import local_series
 from boneseg.ingest.read import read_labelled
 from boneseg.models.checkpoint import fetch_model, load_model
@@ -34,8 +36,10 @@ from boneseg.scheme import CLASSES
 from boneseg.settings import identities
 from boneseg.settings.schema import EvaluateSettings, PrepareSettings, Split
 from boneseg.storage import layout
-from boneseg.storage.catalogue import Problem, SeriesRow
+from boneseg.storage.catalogue import ObjectRef, Problem, SeriesRow, patients_sentence
 from boneseg.storage.hashing import combine
+from boneseg.storage.local_names import local_secret, save_local_names
+from boneseg.storage.names import Names
 from boneseg.storage.whole import write_whole
 from boneseg.storage.workspace import Workspace
 
@@ -92,6 +96,8 @@ def evaluate(workspace: Workspace, model_uri: str, dataset_uri: str, settings: E
         data=_split_summaries(dataset),
         series=tuple(series),
         problems=(*dataset.problems, *problems),
+        patients=patients_sentence((entry.shard.patient, entry.shard.patient_by) for entry in dataset.entries),
+        validates_on_training=dataset.validates_on_training,
     )
     with _writable(workspace.folder, "free some space there"):
         workspace.folder.mkdir(parents=True, exist_ok=True)
@@ -105,7 +111,12 @@ def evaluate(workspace: Workspace, model_uri: str, dataset_uri: str, settings: E
 
 
 def evaluate_folder(
-    model_folder: Path, data: Path, out: Path, settings: EvaluateSettings, prepare: PrepareSettings
+    model_folder: Path,
+    data: Path,
+    out: Path,
+    settings: EvaluateSettings,
+    prepare: PrepareSettings,
+    home: Path | None = None,
 ) -> EvaluationResult:
     """Measure a model on every labelled series of a folder.
 
@@ -115,22 +126,26 @@ def evaluate_folder(
         out: gets ``report.html``, tables, plots and, last, ``evaluation.json``.
         settings: tolerance, threshold, resamples.
         prepare: how irregular a series may be, and what label values mean.
+        home: work folder, where the table that leads from stand-ins back to folders is kept; none = nowhere.
 
     Raises:
         DataError: no series of the folder can be measured, or the results cannot be written.
         ModelError: the model cannot be loaded.
     """
     network, card = load_model(model_folder)
-    rows, problems = local_series(data)
+    local = _Local(data, local_secret(home) if home is not None else secrets.token_bytes(32))
+    problems = local.problems
     unlabelled = [
         Problem(source=row.source, reason="the series has no label, so there is nothing to measure against")
-        for row in rows
+        for row in local.rows
         if row.label is None
     ]
-    subjects = [_local_subject(row, prepare) for row in rows if row.label is not None]
+    subjects = [local.subject(row, prepare) for row in local.rows if row.label is not None]
     methods = _Methods(NetworkMethod(network, card, settings.batch_size), ThresholdMethod(settings.threshold_hu))
     series, found = _measure_all(subjects, methods, settings, None)
-    problems = (*problems, *unlabelled, *found)
+    problems = (*problems, *unlabelled, *conceal_problems(found, local.names))
+    if home is not None:
+        save_local_names(home, local.names.given)
     if not series:
         shown = [problem for problem in problems if problem.fatal][:3] or problems[:3]
         reasons = "; ".join(f"{problem.source}: {problem.reason}" for problem in shown)
@@ -146,6 +161,7 @@ def evaluate_folder(
         data=(_summary("test", [(row.patient, row.images) for row in series]),),
         series=tuple(series),
         problems=problems,
+        patients=patients_sentence((row.patient, row.patient_by) for row in local.rows if row.label is not None),
     )
     with _writable(out, "free some space there or choose another --out"):
         out.mkdir(parents=True, exist_ok=True)
@@ -231,14 +247,39 @@ def shard_subject(workspace: Workspace, record: ShardRecord) -> Subject:
     return Subject(record.series, record.shard, record.source, record.patient, load)
 
 
-def _local_subject(row: SeriesRow, prepare: PrepareSettings) -> Subject:
-    def load() -> Volume:
-        found = read_labelled(lambda ref: Path(ref.key), row, prepare)
-        return Volume(found.hu, found.label, found.geometry, found.warnings)
+class _Local:
+    """The series of a folder by stand-ins, so that neither a report nor a log names its folders.
 
-    label = row.label.content if row.label is not None else ""
-    content = combine([row.series, label, stable_hash(prepare.model_dump(mode="json", include={"label_map"}))])
-    return Subject(row.series, content, row.source, row.patient, load)
+    Args:
+        folder: with series and labels.
+        secret: of the keyed hashes.
+    """
+
+    def __init__(self, folder: Path, secret: bytes) -> None:
+        rows, problems = local_series(folder, secret)
+        root = folder.absolute().parent if folder.is_file() else folder.absolute()
+        files = {item.sha256: Path(item.key) for row in rows for item in _objects(row)}
+        paths = {sha256: path.relative_to(root).as_posix() for sha256, path in files.items()}
+        below = (path.relative_to(root).as_posix() for path in root.rglob("*")) if folder.is_dir() else paths.values()
+        self.names = Names(secret, below).with_series(row.source for row in rows)
+        self._files = files
+        self.rows = [with_file_tokens(conceal_row(row, self.names), self.names, paths) for row in rows]
+        self.problems = conceal_problems(problems, self.names)
+
+    def subject(self, row: SeriesRow, prepare: PrepareSettings) -> Subject:
+        """Return a labelled series as what is measured."""
+
+        def load() -> Volume:
+            found = read_labelled(lambda ref: self._files[ref.sha256], row, prepare)
+            return Volume(found.hu, found.label, found.geometry, found.warnings)
+
+        label = row.label.content if row.label is not None else ""
+        content = combine([row.series, label, stable_hash(prepare.model_dump(mode="json", include={"label_map"}))])
+        return Subject(row.series, content, row.source, row.patient, load)
+
+
+def _objects(row: SeriesRow) -> list[ObjectRef]:
+    return [*row.objects, *(row.label.objects if row.label is not None else ())]
 
 
 def _measure_all(

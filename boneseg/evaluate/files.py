@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from boneseg.cells import Cell, csv_text
 from boneseg.evaluate import plots
 from boneseg.evaluate.measure import Method, Subject
 from boneseg.evaluate.pictures import choose, draw
@@ -47,6 +47,9 @@ class Study:
     data: tuple[SplitSummary, ...]
     series: tuple[SeriesResult, ...]
     problems: tuple[Problem, ...]
+    patients: str = ""
+    """How patients were told apart, in a sentence."""
+    validates_on_training: bool = False
 
 
 def write_files(
@@ -100,6 +103,8 @@ def summarise_study(study: Study) -> EvaluationResult:
         series=series,
         tables=all_tables(series, name, card.best_epoch, settings),
         problems=study.problems,
+        patients_told=study.patients,
+        validates_on_training=study.validates_on_training,
         bone_dice=known(means[NETWORK].mean),
         bone_dice_interval=_interval(means[NETWORK].low, means[NETWORK].high),
         bone_dice_pooled=known(counts.dice(totals[NETWORK])[BONE]),
@@ -185,11 +190,8 @@ def _slices(
 def _write_slices(path: Path, series: Sequence[SeriesResult]) -> None:
     """Write the raw counts of every slice as CSV: one row a slice and method."""
     heads = [f"{reference}_as_{predicted}" for reference in range(counts.SIZE) for predicted in range(counts.SIZE)]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["series", "slice", "method", *heads])
-        for row in series:
-            for method, found in ((NETWORK, row.network), (THRESHOLD, row.threshold)):
-                writer.writerows(
-                    [row.series, index, method, *cells] for index, cells in enumerate(found.slices, start=1)
-                )
+    rows: list[Sequence[Cell]] = [["series", "slice", "method", *heads]]
+    for row in series:
+        for method, found in ((NETWORK, row.network), (THRESHOLD, row.threshold)):
+            rows += [[row.series, index, method, *cells] for index, cells in enumerate(found.slices, start=1)]
+    path.write_text(csv_text(rows), encoding="utf-8")

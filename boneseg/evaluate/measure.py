@@ -23,7 +23,7 @@ from boneseg.scheme import BONE
 from boneseg.settings.schema import EvaluateSettings
 from boneseg.storage import layout
 
-EVALUATE_VERSION = 3
+EVALUATE_VERSION = 4
 """Raise it with every change of a number or of the report: evaluations that are kept are made again."""
 
 

@@ -138,6 +138,10 @@ class EvaluationResult(Record):
     series: tuple[SeriesResult, ...]
     tables: tuple[Table, ...]
     problems: tuple[Problem, ...]
+    patients_told: str = ""
+    """How patients were told apart, in a sentence."""
+    validates_on_training: bool = False
+    """Whether the epoch was chosen on the training series, for want of patients."""
     bone_dice: float | None
     """Network, patient protocol: mean over series. All figures here are at full resolution."""
     bone_dice_interval: tuple[float, float] | None

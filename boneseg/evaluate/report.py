@@ -49,6 +49,7 @@ def render(result: EvaluationResult, card: ModelCard, figures: Sequence[FigureFi
             test=next(row for row in result.data if row.split == "test"),
             headlines=_headlines(result),
             verdict=_verdict(result),
+            patients=patients_text(result),
             tables=[table_view(table) for table in result.tables],
             classes=CLASSES,
             confusion=_confusion_view(result),
@@ -62,6 +63,20 @@ def environment(*packages: str) -> Environment:
     """Return where templates are found: in these packages, the first one that has it."""
     loader = ChoiceLoader([PackageLoader(package, ".") for package in packages])
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+
+
+def patients_text(result: EvaluationResult) -> str:
+    """Say who is in which split as far as it is known, and how patients were told apart."""
+    if result.dataset_hash is None:
+        text = "The series come from a folder: whether the network was trained on some of them is not known here."
+    elif result.validates_on_training:
+        text = (
+            "No patient is in training and in test. Validation holds the training series, for want of patients: the "
+            "epoch was chosen on series that the network was trained on, and validation figures say nothing of others."
+        )
+    else:
+        text = "No patient is in two splits, as far as patients could be told apart."
+    return f"{text} {result.patients_told}." if result.patients_told else text
 
 
 def _headlines(result: EvaluationResult) -> list[dict[str, str]]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from boneseg.cells import csv_text
 from boneseg.evaluate.records import PAPER, PATIENT, Cell, Column, Measurement, SeriesResult, Table, known
 from boneseg.metrics import counts
 from boneseg.metrics.statistics import Summary, paired_difference, summarise
@@ -271,11 +270,8 @@ def summarise_measure(
 
 def to_csv(table: Table) -> str:
     """Return a table as CSV, its columns' keys as the header; what is not defined stays empty."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([column.key for column in table.columns])
-    writer.writerows([[round(cell, 6) if isinstance(cell, float) else cell for cell in row] for row in table.rows])
-    return out.getvalue()
+    rows = [[round(cell, 6) if isinstance(cell, float) else cell for cell in row] for row in table.rows]
+    return csv_text([[column.key for column in table.columns], *rows])
 
 
 def to_markdown(table: Table) -> str:

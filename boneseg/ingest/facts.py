@@ -17,10 +17,10 @@ from boneseg.dicom.segmentation import what_is_drawn
 from boneseg.dicom.segmentation_frames import read_seg_header
 from boneseg.dicom.segments import read_segment_names
 from boneseg.dicom.series import check_frames, read_slice, sort_slices
-from boneseg.errors import BonesegError, LabelError, SeriesError
+from boneseg.errors import BonesegError, LabelError, SeriesError, quoted
 from boneseg.ingest.anatomy import best_name, known_words
 from boneseg.ingest.formats import UNKNOWN, ZEROS, foreign_format
-from boneseg.ingest.volumes import Survey
+from boneseg.ingest.volumes import Survey, slice_print
 from boneseg.nifti import is_nifti, read_pieces
 from boneseg.nifti import read_header as read_nifti_header
 from boneseg.storage.catalogue import FileKind, GeometryRecord, ObjectRef
@@ -38,6 +38,9 @@ _VOLUMES = (b"NRRD", b"ObjectType", b"NDims")
 """How volumes start whose headers are text."""
 _LONGEST_MOVE_S = 100 * 365 * 86400
 _OF_THE_MACHINE = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
+_MODALITIES = "CR DOC DX IVUS KO MG MR NM OCT OT PR PT REG RF RTDOSE RTIMAGE RTPLAN SC SEG SM SR US XA"
+MODALITIES = frozenset(_MODALITIES.split())
+"""What DICOM defines; other words in its place may be anybody's."""
 
 
 class Kind(StrEnum):
@@ -107,6 +110,8 @@ class ObjectFacts(Record):
     """Whether a file that is not used shows a patient all the same: a label beside it may be drawn on it."""
     warnings: tuple[str, ...] = ()
     """What is odd about a volume or label that can be used."""
+    prints: tuple[str, ...] = ()
+    """Hash of the HU of each slice, however it is turned or mirrored; empty for a slice that shows next to nothing."""
 
 
 def inspect(path: Path, ref: ObjectRef, secret: bytes) -> ObjectFacts:
@@ -204,6 +209,7 @@ def _dicom(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes)
         image=_keyed(secret, "image", header.instance_uid),
         marks=tuple(_keyed(secret, name, text)[:_MARK_DIGITS] for name, text in zip(MARKS, marks.texts, strict=True)),
         orders=_moved(marks, secret, header.study_uid),
+        prints=(slice_print(hu),),
     )
 
 
@@ -234,10 +240,13 @@ def _frames(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes
     """Return the facts of a file that holds a volume, frame by frame: Enhanced CT."""
     check_frames(path, frames)
     series = sort_slices(frames, max_gap=math.inf, max_tilt_degrees=90)
-    low, high, hashes = math.inf, -math.inf, []
+    low, high = math.inf, -math.inf
+    hashes: list[str] = []
+    prints: list[str] = []
     for hu in read_planes(path, frames):
         low, high = min(low, int(hu.min())), max(high, int(hu.max()))
         hashes.append(sha256_array(hu))
+        prints.append(slice_print(hu))
     header = frames[0]
     return ObjectFacts(
         ref=ref,
@@ -252,6 +261,7 @@ def _frames(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes
         pixels=combine(hashes[index] for index in series.order),
         frame_of_reference=_keyed(secret, "frame", header.frame_of_reference),
         image=_keyed(secret, "image", header.instance_uid),
+        prints=tuple(prints[index] for index in series.order),
     )
 
 
@@ -271,7 +281,7 @@ def _other_object(header: SliceHeader) -> str | None:
     if header.modality == "SEG":
         return "a segmentation of another kind than DICOM SEG; export it again as DICOM SEG or NIfTI"
     if header.modality and header.modality != "CT":
-        return f"modality {header.modality} is not CT"
+        return f"modality {header.modality if header.modality in MODALITIES else quoted(header.modality)} is not CT"
     if header.rows == 0:
         return "a DICOM file without an image (DICOMDIR, report or plan)"
     if header.position is None:
@@ -303,4 +313,4 @@ def _nifti(path: Path, ref: ObjectRef) -> ObjectFacts:
         return known.model_copy(update={"reason": reason, **({} if survey.was_ct else {"geometry": None})})
     return known.model_copy(
         update={"kind": Kind.VOLUME, "hu_range": hu_range, "pixels": survey.pixels(), "warnings": warnings}
-    )
+    ).model_copy(update={"prints": survey.prints()})

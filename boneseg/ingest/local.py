@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from boneseg.errors import DataError
 from boneseg.ingest.facts import Kind, ObjectFacts, inspect
+from boneseg.ingest.patient_table import TABLE_FILE, PatientLine, check_table, read_table
 from boneseg.ingest.recognise import assemble
 from boneseg.machine import cpus
 from boneseg.progress import track
@@ -17,20 +19,22 @@ from boneseg.storage.hashing import sha256_file
 _SECRET = b"local"  # nothing of this leaves the machine; in a bucket, each workspace has a secret of its own
 
 
-def local_series(folder: Path) -> tuple[tuple[SeriesRow, ...], tuple[Problem, ...]]:
+def local_series(folder: Path, secret: bytes = _SECRET) -> tuple[tuple[SeriesRow, ...], tuple[Problem, ...]]:
     """Recognise the CT series and labels in a folder.
 
     Args:
-        folder: searched with its subfolders, hidden files left out; or a single file.
+        folder: searched with its subfolders, hidden files left out; or a single file. A ``patients.csv`` in it is the
+            table of patients.
+        secret: of the keyed hashes, where they leave this machine.
 
     Returns:
         One row a series, whose objects' keys are absolute paths, and what cannot be used.
 
     Raises:
-        DataError: the folder does not exist.
+        DataError: the folder does not exist, or its table of patients cannot be read.
     """
-    facts, prefix = local_facts(folder)
-    return assemble(facts, _SECRET, prefix)
+    facts, prefix = local_facts(folder, secret)
+    return assemble(facts, secret, prefix, _table(folder.absolute() / TABLE_FILE, facts, prefix))
 
 
 def local_images(folder: Path) -> tuple[tuple[SeriesRow, ...], tuple[Problem, ...], list[ObjectFacts]]:
@@ -47,7 +51,7 @@ def local_images(folder: Path) -> tuple[tuple[SeriesRow, ...], tuple[Problem, ..
     return *assemble(images, _SECRET, prefix, keep_copies=True), facts
 
 
-def local_facts(folder: Path) -> tuple[list[ObjectFacts], str]:
+def local_facts(folder: Path, secret: bytes = _SECRET) -> tuple[list[ObjectFacts], str]:
     """Find out what each file of a folder is.
 
     Returns:
@@ -61,24 +65,32 @@ def local_facts(folder: Path) -> tuple[list[ObjectFacts], str]:
         raise DataError(f"{folder} does not exist; name a folder with CT series, or a NIfTI file")
     files = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if _counts(path, folder))
     with ThreadPoolExecutor(min(8, cpus())) as pool:
-        facts = list(track(pool.map(_inspect, files), "read", total=len(files), unit="files"))
+        facts = list(track(pool.map(partial(_inspect, secret), files), "read", total=len(files), unit="files"))
     root = folder.parent if folder.is_file() else folder
     return facts, f"{root.as_posix().rstrip('/')}/"
 
 
+def _table(path: Path, facts: list[ObjectFacts], prefix: str) -> list[PatientLine]:
+    if not path.is_file():
+        return []
+    lines = read_table(path.read_bytes(), str(path))
+    check_table(lines, [item.ref.key.removeprefix(prefix) for item in facts])
+    return lines
+
+
 def _counts(path: Path, folder: Path) -> bool:
     hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return path.is_file() and not hidden
+    return path.is_file() and not hidden and path != folder / TABLE_FILE
 
 
-def _inspect(path: Path) -> ObjectFacts:
+def _inspect(secret: bytes, path: Path) -> ObjectFacts:
     name = os.fsencode(path).decode("utf-8", "backslashreplace")
     unread = ObjectFacts(ref=ObjectRef(key=name, size=0, etag="", sha256=""), kind=Kind.BROKEN)
     if name != str(path):
         return unread.model_copy(update={"reason": "the name of this file or of its folder is no UTF-8; rename it"})
     try:
         ref = ObjectRef(key=name, size=path.stat().st_size, etag="", sha256=sha256_file(path))
-        return inspect(path, ref, _SECRET)
+        return inspect(path, ref, secret)
     except OSError as error:
         reason = f"cannot be read ({error.strerror}); check its permissions and its disk"
         return unread.model_copy(update={"reason": reason})

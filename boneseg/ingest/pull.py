@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from boneseg.errors import DataError, RecordError, StoreError
-from boneseg.ingest.facts import FACTS_VERSION, ObjectFacts, inspect
+from boneseg.errors import BonesegError, DataError, StoreError
+from boneseg.ingest.clean import clean_bucket
+from boneseg.ingest.concealed import conceal_problems, conceal_row
+from boneseg.ingest.facts import Kind, ObjectFacts, inspect
+from boneseg.ingest.known import KnownObjects
+from boneseg.ingest.patient_table import TABLE_FILE, carry_overrides, check_table, load_table
+from boneseg.ingest.patients import filler_notes
 from boneseg.ingest.recognise import assemble
 from boneseg.progress import track
 from boneseg.settings.schema import PullSettings, StoreSettings
 from boneseg.storage import layout
 from boneseg.storage.cache import Cache
-from boneseg.storage.catalogue import Catalogue, Problem, SeriesRow
+from boneseg.storage.catalogue import Catalogue, ObjectRef, Problem, SeriesRow, patients_sentence
 from boneseg.storage.client import ObjectInfo, ObjectStore
-from boneseg.storage.hashing import combine, pseudonym
+from boneseg.storage.hashing import SHORT, combine
+from boneseg.storage.names import Names, save_names
+from boneseg.storage.private import is_private
+from boneseg.storage.published import read_published
 from boneseg.storage.records import Record
 from boneseg.storage.workspace import Workspace
 
@@ -41,18 +52,21 @@ class PullResult(Record):
     reused: int
     """Objects known from an earlier pull."""
     problems: tuple[Problem, ...]
+    patients: str = ""
+    """How patients were told apart, in a sentence."""
+    overrides_hash: str = ""
+    """Of the tables of patients; empty without one. Part of the fingerprint."""
+    splits_hash: str = ""
+    """Of the splits decided so far; empty where none is. What prepare makes depends on it too."""
 
 
-class _State(Record):
-    """What is known of the objects of a bucket."""
-
-    version: int
-    """Of the facts and of the secret behind them; of another one nothing is re-used."""
-    secret: str
-    objects: tuple[ObjectFacts, ...]
-
-
-def pull(workspace: Workspace, store: StoreSettings, settings: PullSettings) -> PullResult:
+def pull(
+    workspace: Workspace,
+    store: StoreSettings,
+    settings: PullSettings,
+    model_name: str = "bone",
+    override: Path | None = None,
+) -> PullResult:
     """Find out which CT series and labels a bucket holds, and write the catalogue.
 
     Objects are downloaded in parallel and verified, and stay in the local cache. What is known of them is kept in the
@@ -62,51 +76,118 @@ def pull(workspace: Workspace, store: StoreSettings, settings: PullSettings) -> 
         workspace: the bucket, and a local folder for the cache.
         store: where in the bucket the raw data is.
         settings: how many downloads run at the same time.
+        model_name: of the model that is trained with the data, for ``changed``.
+        override: a table of patients on this machine, carried beside the raw data; where it was carried from another
+            machine it need not be here.
 
     Raises:
         StoreError: the store does not answer or refuses the credentials.
         DataError: there is nothing below the raw prefix, or no CT series.
     """
+    if workspace.raw_prefix != store.raw_prefix:
+        workspace = replace(workspace, raw_prefix=store.raw_prefix)
+    clean_bucket(workspace)
+    carry_overrides(workspace.store, workspace.private, override)
     place = workspace.store.uri(store.raw_prefix)
-    listing = {item.key: item for item in workspace.store.list(store.raw_prefix)}
+    listing = {item.key: item for item in workspace.store.list(store.raw_prefix) if _is_data(item, store.raw_prefix)}
     if not listing:
         raise DataError(
             f"nothing is below {place}: put CT series there (DICOM or NIfTI, labels beside them), for example with "
             "'boneseg upload FOLDER'"
         )
-    secret = workspace.patient_secret()
-    known = {key: facts for key, facts in _load(workspace.store, secret).items() if _unchanged(facts, listing.get(key))}
+    paths = [key.removeprefix(store.raw_prefix) for key in listing]
+    names = Names(workspace.patient_secret(), paths)
+    try:
+        return _pull(workspace, listing, paths, names, settings, model_name)
+    except BonesegError as error:
+        sentence = names.conceal(str(error))
+        with suppress(BonesegError):
+            save_names(workspace.store, workspace.private, names.given)
+        raise type(error)(sentence) from None  # what led to it may name folders and files
+
+
+def _pull(
+    workspace: Workspace,
+    listing: dict[str, ObjectInfo],
+    paths: list[str],
+    names: Names,
+    settings: PullSettings,
+    model_name: str,
+) -> PullResult:
+    bucket, prefix, secret = workspace.store, workspace.raw_prefix, workspace.patient_secret()
+    lines, overrides_hash = load_table(bucket, prefix, workspace.private)
+    check_table(lines, paths)
+    state = KnownObjects(bucket, workspace.private, secret)
+    before = state.load()
+    known = {key: facts for key, facts in before.items() if _unchanged(facts, listing.get(key))}
+    gone = [facts.ref for key, facts in before.items() if key.startswith(prefix) and key not in known]
     reused = len(known)
     new = [item for key, item in listing.items() if key not in known]
-    _read(workspace, new, known, secret, settings.parallel)
-    rows, problems = assemble(known.values(), secret, store.raw_prefix)
+    _read(workspace, new, known, _Reading(state, gone, secret, names), settings.parallel)
+    rows, problems = assemble(known.values(), secret, prefix, lines)
     if not rows:
-        first = f"; first problem: {problems[0].source}: {problems[0].reason}" if problems else ""
-        raise DataError(f"no CT series (DICOM CT or NIfTI) among the {len(listing)} objects below {place}{first}")
-    mark = fingerprint(rows)
-    catalogue = Catalogue(series=rows, problems=problems)
-    uri = workspace.store.write(layout.catalogue(mark), catalogue.to_json(), "application/json")
+        raise DataError(
+            f"no CT series (DICOM CT or NIfTI) among the {len(listing)} objects below {bucket.uri(prefix)}"
+            f"{_first_problem(problems)}"
+        )
+    mark = fingerprint(rows, overrides_hash)
+    problems = (*problems, *filler_notes(rows, secret, bucket.uri(prefix + TABLE_FILE)))
+    catalogue = Catalogue(
+        series=tuple(conceal_row(row, names) for row in rows),
+        problems=conceal_problems(problems, names.with_series(row.source for row in rows)),
+        overrides_hash=overrides_hash,
+    )
+    save_names(bucket, workspace.private, names.given)
+    uri = bucket.write(layout.catalogue(mark), catalogue.to_json(), "application/json")
     return PullResult(
         fingerprint=mark,
         catalogue_uri=uri,
-        changed=mark != _published(workspace.store),
+        changed=mark != _published(bucket, model_name),
         series=len(rows),
         labelled=sum(row.label is not None for row in rows),
         downloaded=len(known) - reused,
         reused=reused,
-        problems=problems,
+        problems=catalogue.problems,
+        patients=patients_sentence((row.patient, row.patient_by) for row in rows),
+        overrides_hash=overrides_hash,
+        splits_hash=_splits_hash(bucket),
     )
 
 
-def fingerprint(rows: tuple[SeriesRow, ...]) -> str:
-    """Return the name of the data: it depends on content, labels, patients and names, not on order, time or upload."""
+@dataclass(frozen=True)
+class _Reading:
+    """What reading objects needs beside the objects."""
+
+    state: KnownObjects
+    gone: list[ObjectRef]
+    secret: bytes
+    names: Names
+
+
+def _is_data(item: ObjectInfo, prefix: str) -> bool:
+    return not is_private(item.key) and item.key != prefix + TABLE_FILE
+
+
+def _first_problem(problems: Sequence[Problem]) -> str:
+    """Return the problem that explains most: they come in the order of their weight."""
+    return f"; first problem: {problems[0].source}: {problems[0].reason}" if problems else ""
+
+
+def fingerprint(rows: tuple[SeriesRow, ...], overrides_hash: str = "") -> str:
+    """Return the name of the data: it depends on content, labels, patients and names, not on order, time or upload.
+
+    Args:
+        rows: with their true places.
+        overrides_hash: of the tables of patients; empty without one.
+    """
     labels = [f"{row.label.kind} {row.label.content}" if row.label else "" for row in rows]
     identities = zip(rows, labels, strict=True)
-    return combine(sorted(f"{row.series} {row.patient} {row.study} {label} {row.source}" for row, label in identities))
+    marks = sorted(f"{row.series} {row.patient} {row.study} {label} {row.source}" for row, label in identities)
+    return combine([*marks, *([f"patients {overrides_hash}"] if overrides_hash else [])])
 
 
 def _read(
-    workspace: Workspace, new: list[ObjectInfo], known: dict[str, ObjectFacts], secret: bytes, parallel: int
+    workspace: Workspace, new: list[ObjectInfo], known: dict[str, ObjectFacts], reading: _Reading, parallel: int
 ) -> None:
     """Fetch and inspect objects, adding to what is known; the state is saved now and then, and whatever happens."""
     if not new:
@@ -114,17 +195,18 @@ def _read(
     cache = Cache(workspace.cache, workspace.store)
     saved = time.monotonic()
     try:
-        results = _in_parallel(cache, new, secret, parallel)
+        results = _in_parallel(cache, new, reading.secret, parallel)
         for key, facts in track(results, "pull", total=len(new), unit="objects"):
             if facts is None:
-                log.warning("%s disappeared while the bucket was read", key)
+                token = reading.names.token(key.removeprefix(workspace.raw_prefix), "file")
+                log.warning("%s disappeared while the bucket was read", token)
                 continue
             known[key] = facts
             if time.monotonic() - saved >= SECONDS_BETWEEN_SAVES:
-                _save(workspace.store, known, secret)
+                reading.state.save(known, reading.gone)
                 saved = time.monotonic()
     finally:
-        _save(workspace.store, known, secret)
+        reading.state.save(known, reading.gone)
 
 
 def _in_parallel(
@@ -147,6 +229,10 @@ def _in_parallel(
 
 
 def _fetch_and_inspect(cache: Cache, item: ObjectInfo, secret: bytes) -> tuple[str, ObjectFacts | None]:
+    if {".", ".."} & set(item.key.split("/")):
+        ref = ObjectRef(key=item.key, size=item.size, etag=item.etag, sha256="")
+        reason = "the key has a part '.' or '..', by which no client can fetch it; store the object under another key"
+        return item.key, ObjectFacts(ref=ref, kind=Kind.BROKEN, reason=reason)
     try:
         path, ref = cache.fetch_new(item)
     except StoreError:
@@ -160,29 +246,11 @@ def _unchanged(facts: ObjectFacts, item: ObjectInfo | None) -> bool:
     return item is not None and (facts.ref.etag, facts.ref.size) == (item.etag, item.size)
 
 
-def _load(store: ObjectStore, secret: bytes) -> dict[str, ObjectFacts]:
-    text = store.read_if_there(layout.OBJECTS_STATE)
-    if text is None:
-        return {}
-    try:
-        state = _State.read(text, store.uri(layout.OBJECTS_STATE), "it is made anew")
-    except RecordError as error:
-        log.warning("%s", error)
-        return {}
-    if (state.version, state.secret) != (FACTS_VERSION, _mark(secret)):
-        return {}
-    return {facts.ref.key: facts for facts in state.objects}
+def _splits_hash(store: ObjectStore) -> str:
+    data = store.read_if_there(layout.SPLITS_STATE)
+    return "" if data is None else hashlib.sha256(data).hexdigest()[:SHORT]
 
 
-def _save(store: ObjectStore, known: dict[str, ObjectFacts], secret: bytes) -> None:
-    state = _State(version=FACTS_VERSION, secret=_mark(secret), objects=tuple(known[key] for key in sorted(known)))
-    store.write(layout.OBJECTS_STATE, state.to_json(compact=True), "application/json")
-
-
-def _mark(secret: bytes) -> str:
-    return pseudonym(secret, "state", "objects")
-
-
-def _published(store: ObjectStore) -> str | None:
-    text = store.read_if_there(layout.PUBLISHED_STATE)
-    return None if text is None else json.loads(text).get("fingerprint")
+def _published(store: ObjectStore, model_name: str) -> str | None:
+    found, _ = read_published(store, model_name)
+    return None if found is None else found.fingerprint

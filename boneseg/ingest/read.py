@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -194,5 +195,6 @@ def _named(paths: Mapping[Path, str]) -> Iterator[None]:
     except (SeriesError, LabelError) as error:
         message = str(error)
         for path, key in paths.items():
-            message = message.replace(path.name, PurePosixPath(key).name)
+            own = re.compile(rf"(?<!\w){re.escape(path.name)}(?!\w)")
+            message = own.sub(PurePosixPath(key).name.replace("\\", r"\\"), message)
         raise type(error)(message) from error

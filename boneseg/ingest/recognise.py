@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import PurePosixPath
@@ -19,7 +19,9 @@ from boneseg.geometry import Geometry
 from boneseg.ingest.facts import Kind, ObjectFacts
 from boneseg.ingest.grouping import Group, Slices, distance, doubled, first_in_order, folder_of, group_slices, plane_of
 from boneseg.ingest.labels import Recognised, assign_labels, may_be_image
-from boneseg.storage.catalogue import FileKind, GeometryRecord, Problem, SeriesRow
+from boneseg.ingest.patient_table import PatientLine
+from boneseg.ingest.patients import settle_patients
+from boneseg.storage.catalogue import FileKind, GeometryRecord, Problem, SeriesRow, ToldBy
 from boneseg.storage.hashing import combine, pseudonym
 
 _SAME_POSITION_MM = 1e-2
@@ -61,7 +63,11 @@ class _Found:
 
 
 def assemble(
-    facts: Iterable[ObjectFacts], secret: bytes, prefix: str = "", keep_copies: bool = False
+    facts: Iterable[ObjectFacts],
+    secret: bytes,
+    prefix: str = "",
+    lines: Sequence[PatientLine] = (),
+    keep_copies: bool = False,
 ) -> tuple[tuple[SeriesRow, ...], tuple[Problem, ...]]:
     """Group slices into series and find the label of each.
 
@@ -72,6 +78,7 @@ def assemble(
         facts: of all objects; their order plays no part.
         secret: of the keyed hashes, for what has no identifiers of its own.
         prefix: start of all keys that people do not need to see.
+        lines: of the table of patients.
         keep_copies: whether each of several series with the same content is a row, instead of one for all.
 
     Returns:
@@ -91,6 +98,7 @@ def assemble(
     _name_unused(found, ordered)
     rows, problems = assign_labels(found.series, ordered, _images(ordered) - found.copies, prefix)
     found.problems += [(_Weight.LABEL if problem.fatal else _Weight.CHOICE, problem) for problem in problems]
+    rows = settle_patients(rows, ordered, secret, lines)
     rows = rows if keep_copies else _drop_copies(found, rows)
     by_weight = sorted(found.problems, key=lambda item: (item[0], item[1].source, item[1].reason))
     in_order = sorted(rows, key=lambda row: (row.source, row.series))
@@ -142,6 +150,7 @@ def _add_dicom(found: _Found, group: Group, groups: list[Group]) -> None:
         geometry=GeometryRecord.of(series.geometry),
         hu_range=(min(low for low, _ in ranges), max(high for _, high in ranges)),
         label=None,
+        patient_by=ToldBy.PATIENT_ID if first.patient else ToldBy.STUDY if first.study else ToldBy.FOLDER,
     )
     folders = tuple(
         found.name(f"{folder}/").rstrip("/") or "."
@@ -276,8 +285,8 @@ def _add_volume(found: _Found, item: ObjectFacts) -> None:
     if min(item.geometry.shape) < 2:
         found.reject(source, "the series has only one slice; a volume needs two or more")
         return
-    # A file is a patient: nothing in NIfTI says more, and a rule that counts a folder's files would move patients
-    # when files are added.
+    # A file is a patient unless it, its path or the table of patients says more; as a study it stays one, so that a
+    # patient told otherwise later keeps its split.
     place = pseudonym(found.secret, "file", source)
     row = SeriesRow(
         series=_content_name(item.geometry.geometry(), item.pixels),
@@ -290,6 +299,7 @@ def _add_volume(found: _Found, item: ObjectFacts) -> None:
         geometry=item.geometry,
         hu_range=item.hu_range,
         label=None,
+        patient_by=ToldBy.PATIENT_ID if item.patient else ToldBy.STUDY if item.study else ToldBy.FILE,
     )
     found.series.append(Recognised(row, (item,)))
 

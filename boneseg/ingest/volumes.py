@@ -14,7 +14,7 @@ from boneseg.dicom.series import AIR_HU
 from boneseg.errors import LabelError, SeriesError
 from boneseg.geometry import Geometry
 from boneseg.nifti import check_length, read_header, read_pieces
-from boneseg.storage.hashing import combine
+from boneseg.storage.hashing import combine, sha256_array
 
 AIR_BELOW_HU = -200
 """A volume with values below this is CT: there is air in or around every patient."""
@@ -46,6 +46,8 @@ class Survey:
         self._voxels = self._too_high = 0
         self._hu_range = (_HIGHEST_HU, AIR_HU)
         self._slices: list[Any] = []
+        self._counts = np.zeros(_HIGHEST_HU - AIR_HU + 1, dtype=np.int64)
+        self._prints: list[str] = []
 
     def add(self, index: int, rows: int, values: NDArray[Any]) -> NDArray[np.int16]:
         """Take in the next rows of a slice, and return them as HU.
@@ -67,6 +69,9 @@ class Survey:
             self._look_for_labels(numbers)
         hu = to_hu(values)
         self._hu_range = min(self._hu_range[0], int(hu.min())), max(self._hu_range[1], int(hu.max()))
+        if index == len(self._slices) and self._slices:
+            self._finish_print()
+        self._counts += np.bincount(hu.ravel().astype(np.int32) - AIR_HU, minlength=len(self._counts))
         if index == len(self._slices):  # as ``sha256_array`` of the whole slice
             self._slices.append(hashlib.sha256(f"{hu.dtype.str}{(rows, values.shape[1])}".encode()))
         self._slices[index].update(hu.view(np.uint8).data)
@@ -116,6 +121,12 @@ class Survey:
         """Return the hash of the HU of all slices in order."""
         return combine(digest.hexdigest() for digest in self._slices)
 
+    def prints(self) -> tuple[str, ...]:
+        """Return ``slice_print`` of all slices in order; nothing can be added afterwards."""
+        if len(self._prints) < len(self._slices):
+            self._finish_print()
+        return tuple(self._prints)
+
     def warnings(self) -> list[str]:
         """Return what is odd about the values but usable."""
         if self.is_label:
@@ -124,6 +135,10 @@ class Survey:
         if self._too_high:
             warnings.append(f"{self._too_high} voxels lie above {_HIGHEST_HU}, up to {self.highest:.4g}; they are cut")
         return warnings
+
+    def _finish_print(self) -> None:
+        self._prints.append(_print_of(self._counts))
+        self._counts[:] = 0
 
     @property
     def _mostly_too_high(self) -> bool:
@@ -140,6 +155,22 @@ class Survey:
         self._present[whole.astype(np.int64).ravel() - AIR_BELOW_HU] = True
         if self._off > NEARLY_WHOLE or np.count_nonzero(self._present) > MAX_LABEL_VALUES:
             self._present = None
+
+
+def slice_print(hu: NDArray[np.int16]) -> str:
+    """Return a hash of how often each HU occurs in a slice: noise makes it the slice's own, also turned or mirrored.
+
+    Empty where the values hardly differ: slices of nothing but air or padding are alike in many patients.
+    """
+    return _print_of(np.bincount(hu.ravel().astype(np.int32) - AIR_HU))
+
+
+def _print_of(counts: NDArray[np.int64]) -> str:
+    """Return the print of a slice from how often each HU from air on occurs."""
+    low, high = (int(value) for value in np.flatnonzero(counts)[[0, -1]])
+    if high - low < MIN_HU_SPREAD:
+        return ""
+    return combine([str(low + AIR_HU), sha256_array(np.ascontiguousarray(counts[low : high + 1]))])
 
 
 def to_hu(values: NDArray[Any]) -> NDArray[np.int16]:

@@ -42,5 +42,7 @@ class ModelCard(Record):
     history: tuple[EpochRecord, ...]
     parameters: int
     """How many numbers training adjusted."""
+    computed: str = ""
+    """Where and in which number format training computed, and why not in a faster one; empty = nobody noted it."""
     versions: dict[str, str]
     """Of boneseg, torch, segmentation_models_pytorch and python."""

@@ -34,6 +34,7 @@ def save_model(
     run: str,
     best_epoch: int,
     history: tuple[EpochRecord, ...],
+    computed: str = "",
 ) -> ModelCard:
     """Write a model's folder, the card last: a folder without a card is not a model.
 
@@ -47,6 +48,7 @@ def save_model(
         run: name of the training run.
         best_epoch: epoch whose weights these are.
         history: what every epoch measured.
+        computed: where and in which number format.
 
     Raises:
         ModelError: the disk is full or the folder cannot be written.
@@ -72,6 +74,7 @@ def save_model(
         run=run,
         best_epoch=best_epoch,
         history=history,
+        computed=computed,
         parameters=count_parameters(network).trainable,
         versions=_versions(),
     )

@@ -11,6 +11,7 @@ from segmentation_models_pytorch.encoders import get_encoder
 from torch import Tensor, nn
 from torch.nn import functional
 
+from boneseg.models.scores import ScoreConvolution
 from boneseg.scheme import CLASSES
 
 STAGES = 5
@@ -119,7 +120,7 @@ def _convolution(given: int, width: int) -> nn.Sequential:
 
 
 def _score(width: int) -> nn.Conv2d:
-    return nn.Conv2d(width, len(CLASSES), 1)
+    return ScoreConvolution(width, len(CLASSES), 1)
 
 
 def _enlarge(step: int) -> nn.ConvTranspose2d:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from boneseg.errors import SettingsError
+from boneseg.models.scores import ScoreConvolution
 from boneseg.pairs import refusal
 from boneseg.scheme import CLASSES
 
@@ -36,7 +37,10 @@ def _convolution(
     inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0, bias: bool = True
 ) -> nn.Conv2d:
     """Return a convolution that starts as Keras's do: weights by Glorot, biases 0."""
-    layer = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=bias)
+    return _as_keras(nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=bias))
+
+
+def _as_keras(layer: nn.Conv2d) -> nn.Conv2d:
     nn.init.xavier_uniform_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -45,7 +49,8 @@ def _convolution(
 
 def _score(inputs: int, kernel: int) -> nn.Conv2d:
     """Return a convolution to the classes' scores that starts by He, normal and cut off at two deviations."""
-    layer = _convolution(inputs, len(CLASSES), kernel, padding=kernel // 2)
+    kind = ScoreConvolution if kernel == 1 else nn.Conv2d
+    layer = _as_keras(kind(inputs, len(CLASSES), kernel, padding=kernel // 2))
     # Cutting off narrows the distribution to 0.87962566 of its deviation.
     deviation = sqrt(2 / (inputs * kernel**2)) / 0.87962566
     nn.init.trunc_normal_(layer.weight, std=deviation, a=-2 * deviation, b=2 * deviation)

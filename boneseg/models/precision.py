@@ -23,15 +23,28 @@ class Precision:
     Attributes:
         device: device of the network and its input.
         bf16: whether convolutions and products run in bfloat16; weights stay float32.
+        plain: whether memory order stays plain although bf16 is fastest in channels last.
     """
 
     device: torch.device
     bf16: bool
+    plain: bool = False
 
     @property
     def memory_format(self) -> torch.memory_format:
         """Order of a tensor's values: channels last wherever bf16 is fast, since its kernels want it so."""
-        return torch.channels_last if self.bf16 else torch.contiguous_format
+        return torch.channels_last if self.bf16 and not self.plain else torch.contiguous_format
+
+    @property
+    def words(self) -> str:
+        """What a person calls it: ``bf16, channels last``, ``bf16`` or ``fp32``."""
+        return ("bf16" if self.plain else "bf16, channels last") if self.bf16 else "fp32"
+
+    def slower(self) -> Precision | None:
+        """Return the next slower way to compute the same; none where this is the slowest."""
+        if not self.bf16:
+            return None
+        return Precision(self.device, bf16=not self.plain, plain=not self.plain)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context a forward pass runs in."""

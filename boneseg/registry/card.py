@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from boneseg.dataset.manifest import Dataset
 from boneseg.evaluate.records import EvaluationResult
+from boneseg.evaluate.report import patients_text
 from boneseg.evaluate.tables import to_markdown
 from boneseg.models.card import ModelCard
 
@@ -75,6 +76,7 @@ def _data(evaluation: EvaluationResult, dataset: Dataset) -> str:
     if spacings:
         slices, pixels = [spacing[0] for spacing in spacings], [spacing[1] for spacing in spacings]
         lines += ["", f"Slices every {_range(slices)} mm, pixels of {_range(pixels)} mm."]
+    lines += ["", patients_text(evaluation)]
     return "\n".join(lines)
 
 

@@ -14,13 +14,16 @@ from pathlib import Path
 
 from boneseg.errors import SettingsError, StoreError
 from boneseg.storage.catalogue import ObjectRef
-from boneseg.storage.client import ObjectInfo, ObjectStore
+from boneseg.storage.client import ObjectInfo, ObjectMissingError, ObjectStore
 from boneseg.storage.hashing import sha256_file
+from boneseg.storage.protect import FILE_MODE, make_private
 
 LIMIT_VARIABLE = "BONESEG_CACHE_GB"
 DEFAULT_LIMIT_BYTES = 50 * 2**30
 IN_USE_SECONDS = 60.0
 """A file that was fetched within this time is not evicted: its user may not have opened it yet."""
+FETCHES = 3
+"""How often an object is fetched whose content does not fit its ETag."""
 _STALE_SECONDS = 86400.0
 _SLACK = 0.05
 
@@ -62,7 +65,11 @@ class Cache:
             _touch(path)
             return path
         with self._partial() as partial:
-            self.store.download(ref.key, partial)
+            try:
+                self.store.download(ref.key, partial)
+            except ObjectMissingError as error:
+                again = f"{self.store.uri(ref.key)} was deleted since it was listed; run 'boneseg pull' again"
+                raise ObjectMissingError(again) from error
             if sha256_file(partial) != ref.sha256:
                 raise StoreError(f"{self.store.uri(ref.key)} changed since it was listed; run 'boneseg pull' again")
             self._keep(partial, path)
@@ -71,14 +78,18 @@ class Cache:
     def fetch_new(self, item: ObjectInfo) -> tuple[Path, ObjectRef]:
         """Fetch an object of which only the listing is known, and say what its content hash is.
 
+        Size and ETag in the answer are those of the very content that was hashed: of a later version than the
+        listing's, where the object changed meanwhile.
+
         Raises:
-            StoreError: the object is gone, or does not have the size that the listing says.
+            ObjectMissingError: the object is gone.
+            StoreError: it arrives damaged, or changes all the time.
         """
         with self._partial() as partial:
-            sha256 = self._download_verified(item, partial)
+            fetched, sha256 = self._download_verified(item.key, partial)
             path = self._by_content(sha256)
             self._keep(partial, path)
-        return path, ObjectRef(key=item.key, size=item.size, etag=item.etag, sha256=sha256)
+        return path, ObjectRef(key=item.key, size=fetched.size, etag=fetched.etag, sha256=sha256)
 
     def fetch_key(self, key: str, name: str) -> Path:
         """Return a local file with the content of an object that never changes, such as a model's file.
@@ -118,26 +129,24 @@ class Cache:
     def _by_content(self, sha256: str) -> Path:
         return self.folder / "objects" / sha256[:2] / sha256
 
-    def _download_verified(self, item: ObjectInfo, partial: Path) -> str:
-        """Download and return the SHA-256, checked against what the listing tells: size, and MD5 where it is one."""
-        first = self._download_hashed(item, partial)
-        if _fits(item, partial):
-            return first
-        # Damaged on the way, changed since it was listed, or an ETag that is no MD5 (server-side encryption).
-        second = self._download_hashed(item, partial)
-        if partial.stat().st_size != item.size or first != second:
-            raise StoreError(f"{self.store.uri(item.key)} changes while it is read; run 'boneseg pull' again")
-        return second
-
-    def _download_hashed(self, item: ObjectInfo, partial: Path) -> str:
-        self.store.download(item.key, partial)
-        return sha256_file(partial)
+    def _download_verified(self, key: str, partial: Path) -> tuple[ObjectInfo, str]:
+        """Download and return what came and its SHA-256, checked against the ETag where that is an MD5."""
+        seen: tuple[str, str] | None = None
+        for _ in range(FETCHES):
+            fetched = self.store.download(key, partial)
+            sha256 = sha256_file(partial)
+            # An ETag that is no MD5 (server-side encryption) is believed when the same comes twice.
+            if _fits(fetched, partial) or (fetched.etag, sha256) == seen:
+                return fetched, sha256
+            seen = fetched.etag, sha256
+        raise StoreError(f"{self.store.uri(key)} changes while it is read; run 'boneseg pull' again")
 
     @contextmanager
     def _partial(self) -> Iterator[Path]:
         path = self.folder / "partial" / uuid.uuid4().hex
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_private(self.folder)
+            make_private(path.parent)
             yield path
         except OSError as error:
             raise StoreError(f"{self.folder}: cannot write to the cache ({_why(error)}); free some space") from error
@@ -147,7 +156,8 @@ class Cache:
 
     def _keep(self, partial: Path, path: Path) -> None:
         size = partial.stat().st_size
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(path.parent)
+        partial.chmod(FILE_MODE)
         partial.replace(path)
         _touch(path)
         with _added_lock:
@@ -210,8 +220,7 @@ def _touch(path: Path) -> None:
 
 
 def _fits(item: ObjectInfo, path: Path) -> bool:
-    if path.stat().st_size != item.size:
-        return False
+    """Say whether a file is what its ETag says; an ETag that cannot be an MD5 says nothing."""
     is_md5 = len(item.etag) == 32 and "-" not in item.etag
     if not is_md5:
         return True

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 
 import numpy as np
 
 from boneseg.geometry import Geometry, Uneven
+from boneseg.settings.schema import Split
 from boneseg.storage.hashing import combine
 from boneseg.storage.records import Record
 
@@ -48,10 +49,24 @@ class FileKind(StrEnum):
     DICOM_SEG = "dicom_seg"
 
 
-class ObjectRef(Record):
-    """One raw object, with the hash of its bytes."""
+class ToldBy(StrEnum):
+    """What told one patient from another."""
 
-    key: str
+    PATIENT_ID = "PatientID"
+    STUDY = "study"
+    """DICOM without a PatientID: series of one StudyInstanceUID are one patient."""
+    BIDS = "BIDS subject"
+    FOLDER = "folder"
+    FILE = "file"
+    """Nothing tells: each series counts as a patient of its own."""
+    TABLE = "patients.csv"
+
+
+class ObjectRef(Record):
+    """One object, with the hash of its bytes."""
+
+    key: str = ""
+    """Empty for a raw object in a record outside the raw data: its key may name a person, its content finds it."""
     size: int
     etag: str
     sha256: str
@@ -87,6 +102,11 @@ class LabelRow(Record):
             return self.object.sha256
         return combine(f"{part.kind} {part.object.sha256} {part.bone} {part.outline}" for part in self.parts)
 
+    @property
+    def objects(self) -> tuple[ObjectRef, ...]:
+        """All raw objects of the label."""
+        return tuple(part.object for part in self.parts) or (self.object,)
+
     def with_objects(self, change: Callable[[ObjectRef], ObjectRef]) -> LabelRow:
         """Return the same label with its raw objects, of all parts, written in another way."""
         parts = tuple(part.model_copy(update={"object": change(part.object)}) for part in self.parts)
@@ -99,7 +119,8 @@ class SeriesRow(Record):
     series: str
     """Content hash: the series' name everywhere."""
     source: str
-    """Folder below the raw prefix (DICOM) or key below it (NIfTI): where a person finds the series again."""
+    """Where the series lies: folder (DICOM) or file (NIfTI) below the raw prefix; in the catalogue its stand-in, which
+    ``storage.names`` leads back."""
     kind: FileKind
     objects: tuple[ObjectRef, ...]
     patient: str
@@ -111,6 +132,14 @@ class SeriesRow(Record):
     """As read: DICOM slices sorted along their normal; not yet in axial order."""
     hu_range: tuple[int, int]
     label: LabelRow | None
+    patient_by: str = ""
+    """One of ``ToldBy``; empty in records of earlier versions."""
+    asked: Split | None = None
+    """Split that the table of patients asks for."""
+    pixels: str = ""
+    """Hash of the whole volume, whatever the order of its axes; empty in records of earlier versions."""
+    links: tuple[str, ...] = ()
+    """Keys of patients and studies under which the same pictures were found."""
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -127,7 +156,7 @@ class Problem(Record):
     """Something in the data that cannot be used as it is."""
 
     source: str
-    """The object, series or label, named as a person finds it again."""
+    """The object, series or label: its path below the raw prefix, in what is stored its stand-in."""
     reason: str
     """One sentence with the fix."""
     fatal: bool = True
@@ -139,3 +168,30 @@ class Catalogue(Record):
 
     series: tuple[SeriesRow, ...]
     problems: tuple[Problem, ...]
+    overrides_hash: str = ""
+    """Of the tables of patients behind it; empty without one."""
+
+
+def patients_sentence(patients: Iterable[tuple[str, str]]) -> str:
+    """Say how patients were told apart, such as ``5 patients: 3 by PatientID, 2 by file (...)``.
+
+    Args:
+        patients: key of the patient and ``patient_by`` of each series.
+    """
+    by: dict[str, set[str]] = {}
+    for patient, rule in patients:
+        by.setdefault(rule, set()).add(patient)
+    total = len(set().union(*by.values()))
+    rules = [rule for rule in (*ToldBy, "") if rule in by]
+    parts = [f"{len(by[rule])} by {_RULES.get(rule, rule)}" for rule in rules]
+    text = f"{total} {'patient' if total == 1 else 'patients'}: {', '.join(parts)}"
+    if len(by.get(ToldBy.FILE, ())) > 1:
+        text += "; if several of these files are of one person, say so in patients.csv"
+    return text
+
+
+_RULES = {
+    ToldBy.STUDY: "study (no PatientID)",
+    ToldBy.FILE: "file (each counts as a patient of its own)",
+    "": "an earlier version",
+}

@@ -1,58 +1,47 @@
-"""The object store: an S3 bucket behind the few verbs that boneseg needs (the only place that imports minio)."""
+"""The object store: an S3 bucket behind the few verbs that boneseg needs."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 import random
 import time
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import urllib3
 from minio import Minio
-from minio.error import MinioException, S3Error
-from urllib3.exceptions import MaxRetryError, ResponseError
+from minio.error import S3Error
 
 from boneseg.errors import StoreError
+from boneseg.storage import faults, patience
+from boneseg.storage.credentials import Credentials, CredentialsAwayError, given, look_up
+from boneseg.storage.download import Download, etag_in
+from boneseg.storage.faults import LostRaceError, ObjectMissingError
+from boneseg.storage.patience import StoreAwayError
+from boneseg.storage.protect import FILE_MODE
+from boneseg.storage.trust import trusted
+
+__all__ = ["Credentials", "ObjectInfo", "ObjectMissingError", "ObjectStore", "etag_of"]
 
 CONNECT_SECONDS, READ_SECONDS, RETRIES = 5.0, 60.0, 3
 PART_BYTES = 16 * 2**20
 """Files above this size are sent in parts of it."""
 UPDATE_ATTEMPTS = 30
-_ABSENT = ("NoSuchKey", "NoSuchObject")
-_LOST_RACE = (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.CONFLICT)
+_WRITER = "boneseg-write"
+"""Metadata by which a writer knows its own conditional write again."""
 
+Answer = TypeVar("Answer")
 
-@dataclass(frozen=True)
-class Credentials:
-    """Access to an S3 endpoint; the secret stays out of every repr and log."""
-
-    access_key: str
-    secret_key: str
-
-    def __repr__(self) -> str:
-        return "Credentials(...)"
-
-    @staticmethod
-    def from_environment() -> Credentials:
-        """Read ``AWS_ACCESS_KEY_ID`` and ``AWS_SECRET_ACCESS_KEY``.
-
-        Raises:
-            StoreError: one of the two is not set.
-        """
-        try:
-            return Credentials(os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
-        except KeyError as error:
-            raise StoreError(
-                f"{error.args[0]} is not set: an S3 endpoint needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
-                "in the environment"
-            ) from None
+# It logs each retry with the path, in which folder names of patients may stand.
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)
@@ -67,45 +56,60 @@ class ObjectInfo:
 class ObjectStore:
     """One bucket of an S3 endpoint.
 
-    Every method raises StoreError, with the endpoint or key and the fix, where the store does not answer, refuses
-    the credentials or does not have the object.
+    Every method raises StoreError, with the endpoint or key and the fix, where the store refuses the credentials, does
+    not have the object (ObjectMissingError) or does not answer. A store that answered before and is away is waited for,
+    see ``patience``.
+
+    Args:
+        endpoint: URL.
+        bucket: name.
+        credentials: none = looked up in the surroundings, in each process anew.
+        region: of the bucket.
+        disk: folder where a store on this machine keeps its data; a failing store whose disk is full says so.
     """
 
-    def __init__(self, endpoint: str, bucket: str, credentials: Credentials, region: str = "us-east-1") -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        bucket: str,
+        credentials: Credentials | None = None,
+        region: str = "us-east-1",
+        disk: Path | None = None,
+    ) -> None:
         self.endpoint = endpoint
         self.bucket = bucket
         self._region = region
-        self._credentials = credentials
-        self._pool = self._connections()
-        self._client = self._connect()
-
-    def _connections(self) -> urllib3.PoolManager:
-        return urllib3.PoolManager(
-            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
-            maxsize=64,
-            # One try more to connect, so that a wrong endpoint is told in seconds.
-            retries=urllib3.Retry(total=RETRIES, connect=1, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
+        self._disk = disk
+        self._given = credentials
+        self._source = look_up() if credentials is None else given(credentials)
+        # One try more to connect, so that a wrong endpoint is told in seconds.
+        self._client = self._connect(
+            urllib3.Retry(RETRIES, connect=1, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504], **_AS_ANSWER)
         )
+        # A conditional write that is sent again unseen meets itself.
+        self._client_once = self._connect(urllib3.Retry(total=1, connect=1, read=0, status=0, other=0, redirect=0))
 
-    def _connect(self) -> Minio:
+    def _connect(self, retries: urllib3.Retry) -> Minio:
         parts = urlsplit(self.endpoint)
+        timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
+        secured: dict[str, Any] = {"ssl_context": trusted()} if parts.scheme == "https" else {}
         return Minio(
             parts.netloc,
-            access_key=self._credentials.access_key,
-            secret_key=self._credentials.secret_key,
+            credentials=self._source.provider,
             secure=parts.scheme == "https",
             region=self._region,
-            http_client=self._pool,
+            http_client=urllib3.PoolManager(timeout=timeout, maxsize=64, retries=retries, **secured),
         )
 
-    def __reduce__(self) -> tuple[type[ObjectStore], tuple[str, str, Credentials, str]]:
-        # Connections do not cross a process border; the settings do.
-        return ObjectStore, (self.endpoint, self.bucket, self._credentials, self._region)
+    def __reduce__(self) -> tuple[Callable[..., ObjectStore], tuple[object, ...]]:
+        # Connections do not cross a process border; the settings do, and whether the store ever answered.
+        known = patience.answered(self.endpoint)
+        return _remade, (self.endpoint, self.bucket, self._given, self._region, self._disk, known)
 
     @property
     def credentials(self) -> Credentials:
-        """The credentials, for a child process that needs them in its environment."""
-        return self._credentials
+        """The credentials that hold now, for a child process that needs them in its environment."""
+        return self._source.now()
 
     def uri(self, key: str) -> str:
         """Return ``s3://bucket/key``."""
@@ -120,33 +124,63 @@ class ObjectStore:
 
     def ensure_bucket(self) -> None:
         """Create the bucket if it is not there."""
-        with self._translated(self.bucket):
-            if not self._client.bucket_exists(self.bucket):
+        if self._has_bucket():
+            return
+
+        def make() -> None:
+            try:
                 self._client.make_bucket(self.bucket)
+            except S3Error as error:  # another process was faster
+                if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+                    raise
+
+        self._try(self.bucket, make)
+        if not self._has_bucket():
+            raise StoreError(f"bucket {self.bucket} of {self.endpoint} belongs to somebody else; set store.bucket")
 
     def require_bucket(self) -> None:
         """Raise StoreError, with the name and the fix, if the bucket is not there."""
-        with self._translated(self.bucket):
-            there = self._client.bucket_exists(self.bucket)
-        if not there:
-            raise StoreError(_no_bucket(self.endpoint, self.bucket))
+        if not self._has_bucket():
+            raise faults.no_bucket(self.endpoint, self.bucket)
+
+    def _has_bucket(self) -> bool:
+        def look() -> None:
+            # A listing, not a HEAD, whose answer has no room for a reason.
+            next(iter(self._client.list_objects(self.bucket, prefix="state/")), None)
+
+        try:
+            self._try(self.bucket, look)
+        except faults.BucketMissingError:
+            return False
+        return True
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Yield all objects below a prefix, folders' own markers left out, in order of their keys."""
-        with self._translated(prefix):
-            for item in self._client.list_objects(self.bucket, prefix=prefix, recursive=True):
-                if not item.is_dir and item.object_name is not None:
-                    yield ObjectInfo(item.object_name, item.size or 0, (item.etag or "").strip('"'))
+        last: str | None = None
+        pages: Iterator[Any] | None = None
+
+        def more() -> Any:
+            nonlocal pages
+            if pages is None:
+                found = self._client.list_objects(self.bucket, prefix=prefix, recursive=True, start_after=last)
+                pages = iter(found)
+            try:
+                return next(pages, None)
+            except BaseException:
+                pages = None  # a listing that broke off goes on after the last key it gave
+                raise
+
+        while (item := self._try(prefix, more)) is not None:
+            last = item.object_name
+            if not item.is_dir and last is not None:
+                yield ObjectInfo(last, item.size or 0, (item.etag or "").strip('"'))
 
     def stat(self, key: str) -> ObjectInfo | None:
         """Return what a listing would show of one object; none where it does not exist."""
         try:
-            with self._translated(key):
-                item = self._client.stat_object(self.bucket, key)
-        except StoreError as error:
-            if _code(error.__cause__) in _ABSENT:
-                return None
-            raise
+            item = self._try(key, lambda: self._client.stat_object(self.bucket, key))
+        except ObjectMissingError:
+            return None
         return ObjectInfo(key, item.size or 0, (item.etag or "").strip('"'))
 
     def exists(self, key: str) -> bool:
@@ -155,46 +189,40 @@ class ObjectStore:
 
     def read(self, key: str) -> bytes:
         """Return a small object whole."""
-        with self._translated(key):
-            response = self._client.get_object(self.bucket, key)
-            try:
-                return response.read()
-            finally:
-                response.close()
-                response.release_conn()
+        return self._read(key)[0]
 
     def read_if_there(self, key: str) -> bytes | None:
         """Return a small object whole; none where it does not exist."""
-        try:
-            return self.read(key)
-        except StoreError as error:
-            if _code(error.__cause__) in _ABSENT:
-                return None
-            raise
-
-    def write(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> str:
-        """Store bytes and return their URI. S3 shows an object whole or not at all."""
-        with self._translated(key):
-            self._client.put_object(self.bucket, key, io.BytesIO(data), len(data), content_type=content_type)
-        return self.uri(key)
+        return self.read_versioned(key)[0]
 
     def read_versioned(self, key: str) -> tuple[bytes | None, str | None]:
         """Return a small object and the ETag that ``write_if`` wants; none and none where it does not exist."""
         try:
-            with self._translated(key):
-                response = self._client.get_object(self.bucket, key)
-                try:
-                    return response.read(), str(response.headers.get("etag", "")).strip('"')
-                finally:
-                    response.close()
-                    response.release_conn()
-        except StoreError as error:
-            if _code(error.__cause__) in _ABSENT:
-                return None, None
-            raise
+            return self._read(key)
+        except ObjectMissingError:
+            return None, None
+
+    def _read(self, key: str) -> tuple[bytes, str]:
+        def read() -> tuple[bytes, str]:
+            with closing(self._client.get_object(self.bucket, key)) as response:
+                data = response.read()
+                response.release_conn()
+                return data, etag_in(response)
+
+        return self._try(key, read)
+
+    def write(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> str:
+        """Store bytes and return their URI. S3 shows an object whole or not at all."""
+        self._try(
+            key,
+            lambda: self._client.put_object(self.bucket, key, io.BytesIO(data), len(data), content_type=content_type),
+        )
+        return self.uri(key)
 
     def write_if(self, key: str, data: bytes, etag: str | None, content_type: str = "application/octet-stream") -> bool:
         """Store bytes only if the object is still what it was: S3's conditional write.
+
+        A write whose answer was lost is not repeated blindly: the object tells whether it was this one.
 
         Args:
             key: of the object.
@@ -206,14 +234,32 @@ class ObjectStore:
             Whether it was written; False where somebody else was faster.
         """
         condition = {"If-None-Match": "*"} if etag is None else {"If-Match": f'"{etag}"'}
-        with self._translated(key):
-            url = self._client.get_presigned_url("PUT", self.bucket, key)
-            response = self._pool.request("PUT", url, body=data, headers={**condition, "Content-Type": content_type})
-        if response.status in _LOST_RACE:
+        writer, unsure = uuid.uuid4().hex, False
+        headers = condition | {"Content-Type": content_type, f"x-amz-meta-{_WRITER}": writer}
+
+        def put() -> bool:
+            nonlocal unsure
+            if unsure and self._writer(key) == writer:
+                return True
+            unsure = True
+            self._client_once._put_object(self.bucket, key, data, dict(headers))
+            return True
+
+        try:
+            return self._try(key, put)
+        except LostRaceError:
             return False
-        if response.status != HTTPStatus.OK:
-            raise StoreError(f"{self.endpoint} answered {response.status} for {self.uri(key)} on a conditional write")
-        return True
+        except ObjectMissingError:  # the store's answer where what was to be replaced is gone
+            return False
+
+    def _writer(self, key: str) -> str | None:
+        try:
+            found = self._client.stat_object(self.bucket, key)
+        except S3Error as error:
+            if error.code in faults.ABSENT:
+                return None
+            raise
+        return {name.lower(): str(value) for name, value in (found.metadata or {}).items()}.get(f"x-amz-meta-{_WRITER}")
 
     def update(
         self, key: str, change: Callable[[bytes | None], bytes], content_type: str = "application/octet-stream"
@@ -242,43 +288,64 @@ class ObjectStore:
 
     def upload(self, path: Path, key: str, content_type: str = "application/octet-stream") -> str:
         """Store a file and return its URI."""
-        with self._translated(key):
-            self._client.fput_object(self.bucket, key, str(path), content_type=content_type, part_size=PART_BYTES)
+        try:
+            self._try(
+                key,
+                lambda: self._client.fput_object(
+                    self.bucket, key, str(path), content_type=content_type, part_size=PART_BYTES
+                ),
+            )
+        except OSError as error:
+            raise StoreError(
+                f"{path}: cannot be read, or changed while it was sent ({error.strerror or error})"
+            ) from error
         return self.uri(key)
 
-    def download(self, key: str, path: Path) -> None:
-        """Fetch an object to a file; the file appears whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    def download(self, key: str, path: Path) -> ObjectInfo:
+        """Fetch an object to a file, readable by this user only; the file appears whole or not at all.
+
+        Where the connection breaks off, the rest is fetched, of the same version of the object.
+
+        Returns:
+            What was fetched: its size, and the ETag of just this content.
+        """
+        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
         try:
-            with self._translated(key):
-                self._client.fget_object(self.bucket, key, str(path), tmp_file_path=str(partial))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "wb") as file:
+                fetched = Download(self._client, self.bucket, key, file)
+                self._try(key, fetched.go_on)
+                info = ObjectInfo(key, file.tell(), fetched.etag)
+            partial.replace(path)
         except OSError as error:
             raise StoreError(f"{path}: cannot write the download ({error.strerror}); free some space there") from error
         finally:
             partial.unlink(missing_ok=True)
+        return info
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens where there is none."""
-        with self._translated(key):
-            self._client.remove_object(self.bucket, key)
+        self._try(key, lambda: self._client.remove_object(self.bucket, key))
 
-    @contextmanager
-    def _translated(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except S3Error as error:
-            raise StoreError(_explain(error, self.endpoint, self.bucket, name)) from error
-        except (urllib3.exceptions.HTTPError, MinioException) as error:
-            if isinstance(error, MaxRetryError) and isinstance(error.reason, ResponseError):
-                raise StoreError(
-                    f"{self.endpoint} keeps failing on s3://{self.bucket}/{name} ({error.reason}): look at the store's "
-                    "log; its disk may be full"
-                ) from error
-            raise StoreError(
-                f"{self.endpoint} does not answer ({type(error).__name__}): check store.endpoint, or start the "
-                "embedded store with 'boneseg store start'"
-            ) from error
+    def _try(self, name: str, request: Callable[[], Answer]) -> Answer:
+        """Make a request until it is answered, or the patience with a store that is away is at its end."""
+        _check_key(name)
+        waiting: patience.Patience | None = None
+        while True:
+            try:
+                answer = request()
+            except faults.HANDLED as error:
+                told = faults.explain(error, self.endpoint, self.bucket, name, self._disk)
+                if not isinstance(told, StoreAwayError):
+                    raise told from error
+                told.__cause__ = error
+            except CredentialsAwayError as error:
+                told = StoreAwayError(str(error))
+            else:
+                patience.note_answer(self.endpoint)
+                return answer
+            waiting = waiting or patience.Patience(self.endpoint)
+            waiting.wait(told)
 
 
 def etag_of(path: Path) -> str:
@@ -294,22 +361,18 @@ def etag_of(path: Path) -> str:
     return f"{md5(b''.join(part.digest() for part in parts)).hexdigest()}-{len(parts)}"
 
 
-def _code(error: BaseException | None) -> str:
-    return str(error.code) if isinstance(error, S3Error) else ""
+_AS_ANSWER: dict[str, Any] = {"raise_on_status": False}  # the last answer says why it failed
 
 
-def _no_bucket(endpoint: str, bucket: str) -> str:
-    return f"bucket {bucket} does not exist at {endpoint}; create it or set store.bucket"
+def _remade(
+    endpoint: str, bucket: str, credentials: Credentials | None, region: str, disk: Path | None, known: bool
+) -> ObjectStore:
+    if known:
+        patience.note_answer(endpoint)
+    return ObjectStore(endpoint, bucket, credentials, region, disk)
 
 
-def _explain(error: S3Error, endpoint: str, bucket: str, name: str) -> str:
-    if error.code in _ABSENT:
-        return f"s3://{bucket}/{name} is not there"
-    if error.code == "NoSuchBucket":
-        return _no_bucket(endpoint, bucket)
-    if error.code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "Forbidden"):
-        return (
-            f"{endpoint} refuses the credentials for bucket {bucket} ({error.code}): check AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY"
-        )
-    return f"{endpoint} answered {error.code} for s3://{bucket}/{name}: {error.message}"
+def _check_key(key: str) -> None:
+    """Refuse keys that mean another one on the way: clients and servers take the steps in them."""
+    if any(part in (".", "..") for part in key.split("/")):
+        raise StoreError(f"the key {key!r} has '.' or '..' between slashes: give the object another name")

@@ -1,15 +1,20 @@
 """Names of everything boneseg keeps in a bucket. Raw data aside, a name holds the hash of its content."""
 
-OBJECTS_STATE = "state/objects.json"
-"""What pull knows of each raw object, so that the next pull reads only what changed."""
+PRIVATE_STATE = "state/private.json"
+"""Where beside the raw data the bucket keeps what leads back to people: see ``storage.private``."""
 SPLITS_STATE = "state/splits.json"
 """Key of patient, study or pixels -> split, frozen at first sight."""
-PATIENT_KEY_STATE = "state/patient-key"
-"""Secret of the keyed hash that stands for a patient; beside the raw data it protects, used if none is given."""
+EARLIER_PATIENT_KEY, EARLIER_OBJECTS = "state/patient-key", "state/objects.json"
+"""Where earlier versions kept them: outside the raw data."""
 PUBLISHED_STATE = "state/published.json"
-"""Data fingerprint of the last published run: what a scheduled run compares with."""
+"""What ``published`` holds, of before there was one a model name."""
 REGISTRY_STATE = "state/registry.db"
 """The embedded model registry: MLflow's SQLite file."""
+
+
+def published(name: str) -> str:
+    """Key of the data fingerprint last published under a model name: what a scheduled run compares with."""
+    return f"state/published/{name}.json"
 
 
 def catalogue(fingerprint: str) -> str:

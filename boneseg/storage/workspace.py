@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import os
-import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from boneseg.storage import layout
 from boneseg.storage.client import ObjectStore
+from boneseg.storage.private import PrivatePlace, patient_secret, private_place
+from boneseg.storage.protect import protect_work_folder
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """A bucket and a local folder. Everything local can be thrown away: it is made again from the bucket."""
+    """A bucket and a local folder, which only this user can read.
+
+    Everything local can be thrown away: it is made again from the bucket.
+    """
 
     store: ObjectStore
     folder: Path
+    raw_prefix: str = "raw/"
+    """Where in the bucket the raw data is; what leads back to people is kept below it."""
+
+    def __post_init__(self) -> None:
+        with suppress(OSError):  # what cannot be written there is told by who writes it
+            protect_work_folder(self.folder)
 
     @property
     def cache(self) -> Path:
@@ -28,15 +37,10 @@ class Workspace:
         return self.folder / "runs" / name
 
     def patient_secret(self) -> bytes:
-        """Return the secret of the keyed hashes: ``BONESEG_PATIENT_KEY``, else one kept in the bucket.
+        """Return the secret of the keyed hashes: ``BONESEG_PATIENT_KEY``, else the bucket's own."""
+        return patient_secret(self.store, self.raw_prefix)
 
-        The bucket's own is made at first use; it must not change, or patients would change their split.
-        """
-        given = os.environ.get("BONESEG_PATIENT_KEY")
-        if given:
-            return given.encode()
-        kept = self.store.read_if_there(layout.PATIENT_KEY_STATE)
-        if kept is None:
-            kept = secrets.token_hex(32).encode()
-            self.store.write(layout.PATIENT_KEY_STATE, kept)
-        return kept
+    @property
+    def private(self) -> PrivatePlace:
+        """Where the bucket keeps what leads back to people."""
+        return private_place(self.store, self.raw_prefix)

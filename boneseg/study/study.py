@@ -72,7 +72,7 @@ def run_study(options: Options, say: Say) -> None:
     _check_out(options.out)
     started = time.monotonic()
     with store_here(plan.settings.store, keep=False, say=say) as store:
-        workspace = Workspace(store, work_folder())
+        workspace = Workspace(store, work_folder(), plan.settings.store.raw_prefix)
         upload(store, options.data, plan.settings, say)
         dataset_uri = make_dataset(Stages(workspace, plan.settings), say).dataset_uri
         shared = Shared(workspace, load_dataset(workspace, dataset_uri), dataset_uri)

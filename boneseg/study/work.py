@@ -60,12 +60,15 @@ def run_plan(plan: Plan, shared: Shared, name: str, parallel: int) -> list[Finis
     return [_result(trial, outcomes[key], shared.workspace) for key, trial in trials.items()]
 
 
-def run_trial(key: str, say: Callable[[dict[str, Any]], None], trials: dict[str, Trial], shared: Shared) -> None:
+def run_trial(
+    key: str, say: Callable[[dict[str, Any]], None], slower: int, trials: dict[str, Trial], shared: Shared
+) -> None:
     """Train and measure one network; what is finished is used again, what was interrupted continues.
 
     Args:
         key: of the trial.
         say: hears of every epoch, and at the end where model and evaluation are.
+        slower: ways to compute that are passed over, since a process died in them.
         trials: by key.
         shared: store and data.
     """
@@ -77,7 +80,7 @@ def run_trial(key: str, say: Callable[[dict[str, Any]], None], trials: dict[str,
         best = max(best, record.validation_mean_iou)
         say({EPOCH: record.epoch, METRIC: best})
 
-    trained = train_run(shared.workspace, shared.dataset, settings.model, settings.train, report=report)
+    trained = train_run(shared.workspace, shared.dataset, settings.model, settings.train, report=report, slower=slower)
     state = "found trained" if trained.reused else "trained"
     say({JOB_STATE: f"{state}, epoch {trained.best_epoch} kept; now measured on the test set"})
     evaluated = evaluate(shared.workspace, trained.model_uri, shared.dataset_uri, settings.evaluate)

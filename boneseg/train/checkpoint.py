@@ -6,6 +6,10 @@ Only tensors, numbers and text are in the file; it is read with ``weights_only=T
 from __future__ import annotations
 
 import logging
+import os
+import secrets
+import shutil
+import zipfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boneseg.errors import RecordError, StoreError
+from boneseg.errors import RecordError, SettingsError, StoreError
 from boneseg.models.card import EpochRecord
 from boneseg.storage import layout
 from boneseg.storage.records import Record
@@ -23,6 +27,9 @@ from boneseg.storage.workspace import Workspace
 log = logging.getLogger(__name__)
 
 STATE_FILE, PROGRESS_FILE = "state.pt", "progress.json"
+
+PATIENCE_SECONDS = 60.0
+"""How long an epoch waits for the one before it to be in the bucket, so that little is lost with this machine."""
 
 Weights = dict[str, Tensor]
 
@@ -40,6 +47,8 @@ class TrainingState:
     weights: Weights = field(default_factory=dict)
     """Of the last epoch."""
     optimizer: dict[str, Any] = field(default_factory=dict)
+    computed: str = ""
+    """Where and in which number format the last epochs were computed."""
 
     @property
     def best_mean_iou(self) -> float:
@@ -51,10 +60,15 @@ class Progress(Record):
     """What of a run is in the bucket."""
 
     epoch: int
+    """Epochs that the state there holds; 0 = there is none."""
+    writer: str = ""
+    """Who saves its states: the one that started last."""
 
 
 class StateKeeper:
     """Saves the state of one run, and finds it again on this machine or, if that is ahead, in the bucket.
+
+    The bucket may be away for a while: the state on this machine is safe, and the next one is sent when it is back.
 
     Args:
         workspace: bucket and local folder.
@@ -67,24 +81,46 @@ class StateKeeper:
         self._run = run
         self._identity = identity
         self.path = workspace.run_folder(run) / STATE_FILE
+        self._writer = secrets.token_hex(8)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="state")
-        self._upload: Future[None] | None = None
+        self._sending: Future[None] | None = None
+        self._saved = self._sent = 0
 
     def load(self) -> TrainingState:
         """Return the furthest state there is; a new one where there is none."""
         state = self._read(self.path)
         if self._may_be_ahead(state.epoch):
             fetched = self.path.with_suffix(".fetched")
-            self._store.download(layout.run(self._run, STATE_FILE), fetched)
-            there = self._read(fetched)
-            if there.epoch > state.epoch:
-                state = there
-                fetched.replace(self.path)
-            fetched.unlink(missing_ok=True)
+            try:
+                self._store.download(layout.run(self._run, STATE_FILE), fetched)
+                there = self._read(fetched)
+                if there.epoch > state.epoch:
+                    state = there
+                    fetched.replace(self.path)
+            finally:
+                fetched.unlink(missing_ok=True)
+        return state
+
+    def take_over(self) -> TrainingState:
+        """Do what ``load`` does, and be the one who saves from now on: who did before is told when it saves."""
+        state = self.load()
+
+        def mine(present: bytes | None) -> bytes:
+            known = self._progress(present)
+            self._sent = known.epoch if known else 0
+            return Progress(epoch=self._sent, writer=self._writer).to_json()
+
+        self._store.update(layout.run(self._run, PROGRESS_FILE), mine, "application/json")
+        self._saved = state.epoch
         return state
 
     def save(self, state: TrainingState) -> None:
-        """Write the state to disk now, and to the bucket while training goes on."""
+        """Write the state to disk now, and to the bucket while training goes on.
+
+        Raises:
+            StoreError: the disk is full.
+            SettingsError: the same run was started somewhere else meanwhile.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_suffix(".partial")
         content = {
@@ -96,28 +132,31 @@ class StateKeeper:
             "best_weights": state.weights if state.best_epoch == state.epoch else state.best_weights,
             "weights": state.weights,
             "optimizer": state.optimizer,
+            "computed": state.computed,
         }
         try:
             torch.save(content, partial)
+            partial.replace(self.path)
         except (OSError, RuntimeError) as error:
             partial.unlink(missing_ok=True)
             raise StoreError(
                 f"{self.path.parent}: cannot write the training state ({type(error).__name__}); free some space there "
                 "and start the run again to continue it"
             ) from error
-        self.wait()
-        partial.replace(self.path)
-        self._upload = self._pool.submit(self._to_bucket, state.epoch)
+        self._saved = state.epoch
+        if self._is_idle(PATIENCE_SECONDS):
+            self._sending = self._pool.submit(self._send)
 
     def wait(self) -> None:
         """Return when the last saved state is in the bucket.
 
         Raises:
             StoreError: it could not be stored there.
+            SettingsError: the same run was started somewhere else meanwhile.
         """
-        if self._upload is not None:
-            self._upload.result()
-            self._upload = None
+        self._is_idle(None)
+        if self._sent < self._saved:
+            self._send()
 
     def discard(self) -> None:
         """Remove the state here and in the bucket: the run is finished."""
@@ -126,36 +165,79 @@ class StateKeeper:
             self._store.delete(layout.run(self._run, file))
         self.path.unlink(missing_ok=True)
 
-    def _to_bucket(self, epoch: int) -> None:
-        self._store.upload(self.path, layout.run(self._run, STATE_FILE))
-        self._store.write(layout.run(self._run, PROGRESS_FILE), Progress(epoch=epoch).to_json(), "application/json")
+    def _is_idle(self, patience: float | None) -> bool:
+        """Say, after waiting for it for some seconds, whether nothing is on its way to the bucket."""
+        if self._sending is None:
+            return True
+        try:
+            self._sending.result(patience)
+        except TimeoutError:
+            log.warning("the bucket is slow to take epoch %d of run %s; training goes on", self._sent + 1, self._run)
+            return False
+        except StoreError as error:
+            log.warning("epoch %d of run %s is on this machine only (%s); trying again", self._saved, self._run, error)
+        self._sending = None
+        return True
+
+    def _send(self) -> None:
+        """Put the state into the bucket, if nobody else has taken the run over."""
+        sending = self.path.with_suffix(".sending")
+        sending.unlink(missing_ok=True)
+        epoch = self._saved
+        try:
+            os.link(self.path, sending)  # the next epoch replaces the other name, not what is being read
+        except OSError:  # a file system without second names
+            shutil.copyfile(self.path, sending)
+        try:
+            key = layout.run(self._run, PROGRESS_FILE)
+            present, etag = self._store.read_versioned(key)
+            known = self._progress(present)
+            if known is not None and known.writer not in ("", self._writer):
+                raise self._taken(epoch)
+            self._store.upload(sending, layout.run(self._run, STATE_FILE))
+            progress = Progress(epoch=epoch, writer=self._writer).to_json()
+            if not self._store.write_if(key, progress, etag, "application/json"):
+                raise self._taken(epoch)
+            self._sent = epoch
+        finally:
+            sending.unlink(missing_ok=True)
+
+    def _taken(self, epoch: int) -> SettingsError:
+        return SettingsError(
+            f"run {self._run!r} was started somewhere else meanwhile and goes on there; this one stopped after epoch "
+            f"{epoch}. Give one of the two another name to train both"
+        )
 
     def _may_be_ahead(self, epoch: int) -> bool:
         """Say whether the bucket's state may be further than this epoch, without fetching it."""
-        key = layout.run(self._run, PROGRESS_FILE)
-        text = self._store.read_if_there(key)
-        if text is None:
-            return False
+        known = self._progress(self._store.read_if_there(layout.run(self._run, PROGRESS_FILE)))
+        if known is not None and known.epoch > 0:
+            return known.epoch > epoch
+        return epoch == 0 and self._store.exists(layout.run(self._run, STATE_FILE))
+
+    def _progress(self, data: bytes | None) -> Progress | None:
+        if data is None:
+            return None
+        place = self._store.uri(layout.run(self._run, PROGRESS_FILE))
         try:
-            return Progress.read(text, self._store.uri(key), "the state beside it is asked").epoch > epoch
+            return Progress.read(data, place, "the state beside it is asked")
         except RecordError as error:
             log.warning("%s", error)
-            return self._store.exists(layout.run(self._run, STATE_FILE))
+            return None
 
     def _read(self, path: Path) -> TrainingState:
-        content = _load(path)
-        if content is None or content.pop("identity") != self._identity:
+        """Read a state; a new one where there is none, it belongs to other settings, or it is damaged."""
+        try:
+            with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums it wrote
+                if (damaged := archive.testzip()) is not None:
+                    raise ValueError(f"{damaged} does not have its checksum")
+            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            if content.pop("identity") != self._identity:
+                return TrainingState()
+            content["history"] = tuple(EpochRecord.model_validate_json(text) for text in content["history"])
+            return TrainingState(**content)
+        except FileNotFoundError:
             return TrainingState()
-        content["history"] = tuple(EpochRecord.model_validate_json(text) for text in content["history"])
-        return TrainingState(**content)
-
-
-def _load(path: Path) -> dict[str, Any] | None:
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return content
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # torch raises whatever damaged bytes lead to
-        log.warning("%s: cannot be read (%s); the run continues from what the bucket has", path, type(error).__name__)
-        return None
+        except Exception as error:  # torch raises whatever damaged bytes lead to
+            log.warning("%s is damaged (%s); going on from the other copy, or anew", path, type(error).__name__)
+            return TrainingState()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ import ray
 from boneseg.errors import SettingsError
 from boneseg.machine import cpus
 from boneseg.storage.workspace import Workspace
+from boneseg.train import watch
 
 
 @contextmanager
@@ -42,17 +44,51 @@ def cluster(least_cpus: int = 1) -> Iterator[None]:
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
-    try:
-        if address:
+    if address:
+        try:
             ray.init(address, log_to_driver=False, logging_level=logging.WARNING)
-        else:
+        except ConnectionError as error:
+            raise SettingsError(
+                f"RAY_ADDRESS = {address}: no Ray cluster answers there; unset it or correct it"
+            ) from error
+        with _closing():
+            yield
+        return
+    with _watched() as mark, _closing():
+        # Inherited by what Ray starts here, and by what that starts in turn; by nothing that is started later.
+        os.environ[watch.VARIABLE] = mark
+        try:
             _start(max(least_cpus, cpus()))
-    except ConnectionError as error:
-        raise SettingsError(f"RAY_ADDRESS = {address}: no Ray cluster answers there; unset it or correct it") from error
+        finally:
+            del os.environ[watch.VARIABLE]
+        yield
+
+
+@contextmanager
+def _closing() -> Iterator[None]:
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _watched() -> Iterator[str]:
+    """Yield a mark for the cluster's processes; they are ended should this one die before it can do so."""
+    mark = secrets.token_hex(16)
+    watcher = subprocess.Popen(
+        # Apart from the terminal's group: Ctrl-C ends the training, not who cleans up after it.
+        [sys.executable, "-I", watch.__file__, mark, str(os.getpid())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield mark
+    finally:
+        watch.end(mark, os.getpid(), quiet_rounds=1)
+        watcher.communicate(b"done\n")
 
 
 def _start(cpus: int) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -30,7 +32,11 @@ from boneseg.settings.schema import Loss, ModelSettings, PreprocessSettings, Tra
 from boneseg.storage.workspace import Workspace
 from boneseg.train.checkpoint import StateKeeper, TrainingState
 from boneseg.train.losses import loss_of
+from boneseg.train.one_step import Step
+from boneseg.train.soundness import Chosen, sound_way
 from boneseg.train.team import Team
+
+log = logging.getLogger(__name__)
 
 Report = Callable[[EpochRecord], None]
 """Hears of every epoch once it is saved, first of those before an interruption: where a log, Ray Train or a sweep
@@ -58,6 +64,8 @@ class Task:
     settings: TrainSettings
     training: tuple[ShardRecord, ...]
     validation: tuple[ShardRecord, ...]
+    slower: int = 0
+    """Ways to compute that are passed over, from the fastest on: a process died computing so."""
 
 
 @contextmanager
@@ -83,13 +91,17 @@ def fit(task: Task, team: Team, report: Report) -> TrainingState:
         The final state, with the weights of the epoch of the best validation mean IoU.
 
     Raises:
-        ModelError: the loss is not a number any more.
+        ModelError: the loss is not a number any more, or this CPU computes the network wrong in every way.
+        SettingsError: the same run was started somewhere else meanwhile.
+        StoreError: the final state cannot be stored in the bucket.
     """
     settings = task.settings
-    precision = choose_precision(team.device or settings.device, settings.precision)
+    way = choose_way(task, team)
+    precision = way.precision
     torch.manual_seed(settings.seed)
     keeper = StateKeeper(task.workspace, task.run, task.identity)
-    state: TrainingState = team.share(keeper.load() if team.leads else None)
+    state: TrainingState = team.share(keeper.take_over() if team.leads else None)
+    state.computed = way.words
     network = precision.place(start_network(task, state))
     optimizer = build_optimizer(network, settings)
     training = TrainingBatches(
@@ -97,7 +109,7 @@ def fit(task: Task, team: Team, report: Report) -> TrainingState:
     )
     validation = validation_batches(task, training, team)
     if state.epoch:
-        optimizer.load_state_dict(state.optimizer)
+        restore(optimizer, state, task.run)
     for record in state.history:
         report(record)
     replica = team.wrap(network)
@@ -122,12 +134,43 @@ def start_network(task: Task, state: TrainingState) -> AnySize:
     """Build the network as the last epoch left it; before the first one, with the weights it is to start from."""
     network = build_model(task.model)
     if state.epoch:
-        network.load_state_dict(state.weights)
+        try:
+            network.load_state_dict(state.weights)
+        except RuntimeError as error:
+            raise ModelError(
+                f"run {task.run}: what it left off with does not fit {task.model.architecture} on "
+                f"{task.model.encoder} as built here (another version of boneseg or of its libraries began it); give "
+                "this run another name to start anew"
+            ) from error
         return network
     file = pretrained(task.workspace, task.model, task.settings.weights_mirror)
     if file is not None:
         load_pretrained(network, task.model, file)
     return network
+
+
+def choose_way(task: Task, team: Team) -> Chosen:
+    """Choose number format and memory order: the fastest that computes this network right, for the whole team."""
+    settings, channels = task.settings, task.model.preprocess.slices
+    step = Step(
+        build=partial(build_model, task.model),
+        precision=choose_precision(team.device or settings.device, settings.precision),
+        batch=(settings.batch_size, channels, settings.crop, settings.crop),
+        loss=settings.loss,
+    )
+    network = [task.model.architecture, task.model.encoder]
+    own = sound_way(step, network, task.workspace.folder / "steps", task.slower)
+    slowest = max(team.gather(own), key=lambda way: (not way.precision.bf16, way.precision.plain))
+    precision = replace(own.precision, bf16=slowest.precision.bf16, plain=slowest.precision.plain)
+    return Chosen(precision, slowest.reason)
+
+
+def restore(optimizer: Optimizer, state: TrainingState, run: str) -> None:
+    """Give the optimizer what it had learned of the gradients, as far as it fits."""
+    try:
+        optimizer.load_state_dict(state.optimizer)
+    except (ValueError, KeyError) as error:
+        log.warning("run %s: its optimizer starts anew after epoch %d (%s)", run, state.epoch, error)
 
 
 def train_epoch(

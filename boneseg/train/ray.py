@@ -11,6 +11,7 @@ from functools import partial
 
 import ray.train
 import ray.train.torch
+from ray.exceptions import RayActorError
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from ray.util.queue import Queue
 
@@ -18,6 +19,7 @@ from boneseg.errors import BonesegError, ModelError
 from boneseg.models.card import EpochRecord
 from boneseg.train.checkpoint import StateKeeper, TrainingState
 from boneseg.train.loop import Report, Task, fit
+from boneseg.train.meeting import OneInterface
 from boneseg.train.team import Team
 
 RESTARTS = 3
@@ -42,10 +44,11 @@ def fit_with_ray(task: Task, report: Report) -> TrainingState:
     with cluster(least_cpus=workers):
         cpus, use_gpu = workers_resources(workers, gpus_wanted=task.settings.device != "cpu")
         # Not num_cpus=0.01 or the like: a queue that waits for a CPU which the workers hold would never start.
-        queue = Queue(actor_options={"num_cpus": 0})
+        queue, verdict = (Queue(actor_options={"num_cpus": 0}) for _ in range(2))
         trainer = ray.train.torch.TorchTrainer(
             # Not train_loop_config: Ray writes that to its logs, and a workspace knows credentials.
-            partial(_work, task, queue),
+            partial(_work, task, queue, verdict),
+            torch_config=OneInterface(),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=workers, use_gpu=use_gpu, resources_per_worker={"CPU": cpus}
             ),
@@ -64,11 +67,15 @@ def fit_with_ray(task: Task, report: Report) -> TrainingState:
         finally:
             queue.put(None)
             listener.join()
-            queue.shutdown()
+            final = None if verdict.empty() else verdict.get()
+            for each in (queue, verdict):
+                each.shutdown()
+        if final is not None:
+            raise final
     return StateKeeper(task.workspace, task.run, task.identity).load()
 
 
-def _work(task: Task, queue: Queue) -> None:
+def _work(task: Task, queue: Queue, verdict: Queue) -> None:
     """Be one worker."""
     logging.basicConfig(level=logging.INFO)
     context = ray.train.get_context()
@@ -79,7 +86,14 @@ def _work(task: Task, queue: Queue) -> None:
             queue.put(record.model_dump_json())
         ray.train.report({"epoch": record.epoch, "validation_mean_iou": record.validation_mean_iou})
 
-    fit(task, team, report)
+    if not verdict.empty():
+        return  # Ray starts workers again whatever they raised; what cannot help ends here
+    try:
+        fit(task, team, report)
+    except BonesegError as error:
+        if not error.transient:
+            verdict.put(error)
+        raise
 
 
 def _listen(queue: Queue, report: Report) -> None:
@@ -89,12 +103,14 @@ def _listen(queue: Queue, report: Report) -> None:
 
 def _fault(error: TrainingFailedError, run: str) -> BonesegError:
     """Find the sentence for the user among what the workers raised."""
-    failures = error.worker_failures.values() if isinstance(error, WorkerGroupError) else ()
-    for failure in failures:
-        cause = getattr(failure, "_base_exc", failure)
+    failures = list(error.worker_failures.values()) if isinstance(error, WorkerGroupError) else []
+    causes = [getattr(failure, "_base_exc", failure) for failure in failures]
+    for cause in causes:
         if isinstance(cause, BonesegError):
             return cause
+    died = any(isinstance(cause, RayActorError) for cause in causes)
+    reason = "one of them died every time" if died else str(error).strip().splitlines()[-1]
     return ModelError(
-        f"run {run}: training failed in its workers ({str(error).strip().splitlines()[-1]}); "
-        "start it again to continue after the last epoch, or see Ray's logs with --debug"
+        f"run {run}: training failed in its workers {RESTARTS + 1} times ({reason}): look for want of memory, or try "
+        "train.precision = fp32; start it again to continue after the last epoch"
     )

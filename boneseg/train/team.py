@@ -53,7 +53,10 @@ class Team:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def wait(self) -> None:
-        """Return when every process is here."""
-        if self.size > 1:
-            dist.barrier()
+    def gather(self, value: Any) -> list[Any]:
+        """Return every process's value, in order of rank, in every process."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values

@@ -45,6 +45,7 @@ def train_run(
     settings: TrainSettings,
     name: str | None = None,
     report: Report | None = None,
+    slower: int = 0,
 ) -> TrainResult:
     """Do what ``train`` does, for a sweep too.
 
@@ -55,6 +56,7 @@ def train_run(
         settings: how it is trained.
         name: of the run; none = from all of the above, so that the same again is found again.
         report: hears of every epoch; none = the log.
+        slower: ways to compute that are passed over, since a process died in them.
     """
     if settings.backend == "local" and settings.workers > 1:
         raise SettingsError(
@@ -70,6 +72,7 @@ def train_run(
         settings=settings,
         training=_series(dataset, Split.TRAIN),
         validation=_series(dataset, Split.VALIDATION),
+        slower=slower,
     )
     check_name(workspace, name, record)
     finished = find_result(workspace, name)
@@ -106,6 +109,7 @@ def finish(task: Task, dataset: Dataset, state: TrainingState) -> TrainResult:
         run=task.run,
         best_epoch=state.best_epoch,
         history=state.history,
+        computed=state.computed,
     )
     result = TrainResult(
         model_uri=upload_model(task.workspace, folder),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 from typing import Any
 
+from boneseg.cells import csv_text
 from boneseg.dataset.manifest import Dataset
 from boneseg.dataset.shards import load_dataset
 from boneseg.errors import ModelError, RecordError
@@ -132,11 +131,8 @@ def _rank(row: TrialRow) -> tuple[bool, float]:
 
 
 def _table(rows: list[TrialRow]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(TrialRow.model_fields))
-    writer.writeheader()
-    writer.writerows(row.model_dump() for row in rows)
-    return text.getvalue().encode()
+    heads = list(TrialRow.model_fields)
+    return csv_text([heads, *([getattr(row, head) for head in heads] for row in rows)]).encode()
 
 
 def _clean(workspace: Workspace, dataset: Dataset, settings: RunSettings, outcomes: list[Outcome]) -> None:

@@ -11,6 +11,7 @@ from components.base import component
 def prepare(
     settings: str,
     catalogue_uri: str,
+    splits_hash: str,
     code_version: str,
     dataset: dsl.Output[dsl.Dataset],
 ) -> NamedTuple("Prepared", [("dataset_uri", str), ("dataset_hash", str), ("test_hash", str)]):  # type: ignore[valid-type]
@@ -19,6 +20,7 @@ def prepare(
     Args:
         settings: Settings of the run as JSON.
         catalogue_uri: Catalogue that pull wrote.
+        splits_hash: Part of the cache key: splits that are decided stay.
         code_version: Part of the cache key.
         dataset: Where the dataset is, how large it is, and what was left out.
 

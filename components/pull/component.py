@@ -9,7 +9,8 @@ from components.base import component
 def pull(
     settings: str,
 ) -> NamedTuple(  # type: ignore[valid-type]
-    "Pulled", [("fingerprint", str), ("catalogue_uri", str), ("changed", bool), ("code_version", str)]
+    "Pulled",
+    [("fingerprint", str), ("catalogue_uri", str), ("splits_hash", str), ("changed", bool), ("code_version", str)],
 ):
     """List the bucket, fetch what is new and write a catalogue of the CT series.
 
@@ -20,7 +21,8 @@ def pull(
 
     Returns:
         fingerprint: Hash of all series and labels.
-        catalogue_uri: Where the catalogue is.
+        catalogue_uri: Where the catalogue is; named by the data, the table of patients included.
+        splits_hash: Hash of the splits decided so far.
         changed: Whether the data differs from that of the last published run.
         code_version: Which code runs in the image.
     """
@@ -31,5 +33,5 @@ def pull(
 
     run = parse_settings(settings)
     with step("pull", run) as workspace:
-        result = pull(workspace, run.store, run.pull)
-    return (result.fingerprint, result.catalogue_uri, result.changed, code_version())
+        result = pull(workspace, run.store, run.pull, run.publish.model_name, run.prepare.splits.override)
+    return (result.fingerprint, result.catalogue_uri, result.splits_hash, result.changed, code_version())

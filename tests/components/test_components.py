@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from kfp import dsl
 
-from boneseg.errors import BonesegError, DataError, SettingsError, StoreError
+from boneseg.errors import BonesegError, DataError, SettingsError
 from boneseg.settings.loading import load_settings, parse_settings
 from boneseg.settings.schema import RunSettings
 from boneseg.steps import RUN_VARIABLE, step
 from boneseg.storage import layout
+from boneseg.storage.patience import StoreAwayError
 from boneseg.storage.workspace import Workspace
 from components.configure.component import configure
 from components.evaluate.component import evaluate
@@ -67,7 +68,7 @@ def test_a_retry_does_not_repeat_what_cannot_end_otherwise(
 @pytest.mark.parametrize(
     ("error", "again"),
     [
-        (StoreError("the store does not answer", transient=True), True),
+        (StoreAwayError("the store does not answer"), True),
         (OSError("the node's disk"), True),
         (SettingsError("a wrong setting"), False),
     ],
@@ -112,10 +113,10 @@ def test_the_steps_carry_a_bucket_of_series_to_a_published_model(
     def artifact(kind: type, name: str) -> Any:
         return kind(name=name, uri=str(tmp_path / name), metadata={})
 
-    fingerprint, catalogue_uri, changed, code_version = pull.python_func(settings=settings)
+    fingerprint, catalogue_uri, splits_hash, changed, code_version = pull.python_func(settings=settings)
     assert changed
     dataset = artifact(dsl.Dataset, "dataset")
-    dataset_uri, *_ = prepare.python_func(settings, catalogue_uri, code_version, dataset)
+    dataset_uri, *_ = prepare.python_func(settings, catalogue_uri, splits_hash, code_version, dataset)
     assert dataset.metadata["series"] == {"train": 1, "validation": 1, "test": 1}
 
     model, training = artifact(dsl.Model, "model"), artifact(dsl.Metrics, "training")
@@ -146,4 +147,4 @@ def test_the_steps_carry_a_bucket_of_series_to_a_published_model(
     assert (version, promoted) == ("1", True)
     assert reason in Path(decision.path).read_text()
     assert json.loads(workspace.store.read(layout.PUBLISHED_STATE))["fingerprint"] == fingerprint
-    assert not pull.python_func(settings=settings)[2], "nothing changed since the model was published"
+    assert not pull.python_func(settings=settings)[3], "nothing changed since the model was published"

@@ -20,6 +20,7 @@ from boneseg.settings.schema import PrepareSettings, PullSettings, Split, SplitS
 from boneseg.storage import layout
 from boneseg.storage.upload import upload_folder
 from boneseg.storage.workspace import Workspace
+from boneseg.telling import reader_of
 from tests.ct_files import body, dicom, nifti, place, seg_label, truncate
 
 SETTINGS = PrepareSettings(parallel=1)
@@ -46,8 +47,14 @@ def table(workspace: Workspace, result: PrepareResult, name: str) -> list[dict[s
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def reasons(result: PrepareResult) -> dict[str, str]:
-    return {problem.source: problem.reason for problem in result.problems}
+def reasons(workspace: Workspace, result: PrepareResult) -> dict[str, str]:
+    readable = reader_of(workspace)
+    return {readable(problem.source): readable(problem.reason) for problem in result.problems}
+
+
+def folder(workspace: Workspace, source: str) -> str:
+    """Return the first folder of where a series lies."""
+    return reader_of(workspace)(source).split("/")[0]
 
 
 def test_shards_hold_the_series_and_its_classes(workspace: Workspace, tmp_path: Path) -> None:
@@ -58,7 +65,7 @@ def test_shards_hold_the_series_and_its_classes(workspace: Workspace, tmp_path: 
     assert result.slices == {"train": 12, "validation": 6, "test": 6}
     assert (result.made, result.reused, result.problems) == (4, 0, ())
     for entry in dataset.entries:
-        seed = int(entry.shard.source.split("/")[0].removeprefix("case"))
+        seed = int(folder(workspace, entry.shard.source).removeprefix("case"))
         hu, label = body(seed)
         shard = open_shard(workspace, entry.shard)
         np.testing.assert_array_equal(shard.image, hu)
@@ -112,12 +119,13 @@ def test_bad_series_are_named_with_a_reason_and_the_rest_goes_on(workspace: Work
     seg_label(data / "shifted" / "label.dcm", place(at=(4, 0, 900)))
     result, dataset = run(workspace, data)
     assert result.made == 3
-    assert {entry.shard.source.split("/")[0] for entry in dataset.entries} == {"case0", "case1", "case2"}
-    found = reasons(result)
+    assert {folder(workspace, entry.shard.source) for entry in dataset.entries} == {"case0", "case1", "case2"}
+    found = reasons(workspace, result)
     assert "label values 1, 2, 7 are unknown" in found["unknown/ct.nii.gz"]
     assert "no label" in found["unlabelled/ct.nii.gz"]
     assert "fits no series" in found["shifted/label.dcm"]
-    fatal = {row["source"]: row["fatal"] for row in table(workspace, result, "qc.csv")}
+    readable = reader_of(workspace)
+    fatal = {readable(row["source"]): row["fatal"] for row in table(workspace, result, "qc.csv")}
     assert fatal["unknown/ct.nii.gz"] == "true"
     assert fatal["unlabelled/ct.nii.gz"] == "false"
 
@@ -131,13 +139,15 @@ def test_a_truncated_slice_costs_only_its_series(workspace: Workspace, tmp_path:
     truncate(paths[3])
     result, _ = run(workspace, data)
     assert result.made == 3
-    assert any(problem.source.startswith("cut") and problem.fatal for problem in result.problems)
+    assert any(folder(workspace, problem.source) == "cut" and problem.fatal for problem in result.problems)
 
 
 def test_no_usable_series_is_one_sentence_with_the_reasons(workspace: Workspace, tmp_path: Path) -> None:
     case(tmp_path / "data" / "odd", 0, label_value=9)
-    with pytest.raises(DataError, match=r"all 1 labelled series were refused.*odd/ct\.nii\.gz: .*values 1, 2, 9"):
+    with pytest.raises(DataError, match=r"all 1 labelled series were refused.*values 1, 2, 9") as caught:
         run(workspace, tmp_path / "data")
+    assert "odd/ct.nii.gz: odd/label.nii.gz: label values" in reader_of(workspace)(str(caught.value))
+    assert "odd" not in str(caught.value)
     assert workspace.store.read_if_there(layout.SPLITS_STATE) is None
 
 
@@ -153,7 +163,7 @@ def test_series_of_one_dicom_patient_share_a_split(workspace: Workspace, tmp_pat
         dicom(tmp_path / "data" / f"s{number}" / "ct", number, patient=f"P{number // 2}", geometry=at)
         seg_label(tmp_path / "data" / f"s{number}" / "label.dcm", at)
     _, dataset = run(workspace, tmp_path / "data")
-    splits = {entry.shard.source.split("/")[0]: entry.split for entry in dataset.entries}
+    splits = {folder(workspace, entry.shard.source): entry.split for entry in dataset.entries}
     assert len(splits) == 5
     assert splits["s0"] == splits["s1"]
     assert splits["s2"] == splits["s3"]
@@ -164,14 +174,16 @@ def test_a_renamed_file_stays_in_its_split(workspace: Workspace, tmp_path: Path)
     for seed in range(6):
         case(tmp_path / "data" / f"case{seed}", seed)
     first, before = run(workspace, tmp_path / "data")
+    readable = reader_of(workspace)
+    splits = {f"renamed-{readable(entry.shard.source)}": entry.split for entry in before.entries}
     for item in list(workspace.store.list("raw/")):
         workspace.store.delete(item.key)
     for folder in sorted((tmp_path / "data").iterdir()):
         folder.rename(folder.with_name(f"renamed-{folder.name}"))
     second, after = run(workspace, tmp_path / "data")
     assert (second.made, second.dataset_hash, second.test_hash) == (0, first.dataset_hash, first.test_hash)
-    splits = {f"renamed-{entry.shard.source}": entry.split for entry in before.entries}
-    assert {entry.shard.source: entry.split for entry in after.entries} == splits
+    readable = reader_of(workspace)
+    assert {readable(entry.shard.source): entry.split for entry in after.entries} == splits
 
 
 def test_an_override_unites_files_of_one_patient_and_places_them(workspace: Workspace, tmp_path: Path) -> None:
@@ -181,13 +193,11 @@ def test_an_override_unites_files_of_one_patient_and_places_them(workspace: Work
     override.write_text("series,patient,split\ncase0/,Miller,test\ncase1/,Miller,\n")
     settings = PrepareSettings(parallel=1, splits=SplitSettings(override=override))
     result, dataset = run(workspace, tmp_path / "data", settings)
-    assert {record.source.split("/")[0] for record in dataset.of(Split.TEST)} == {"case0", "case1"}
-    everything = [
-        workspace.store.read(item.key) for item in workspace.store.list() if item.key.endswith(("json", "csv"))
-    ]
-    assert not any(b"Miller" in text for text in everything)
+    assert {folder(workspace, record.source) for record in dataset.of(Split.TEST)} == {"case0", "case1"}
+    listed = [item.key for item in workspace.store.list() if not item.key.startswith("raw/")]
+    assert not any(b"Miller" in workspace.store.read(key) for key in listed)
     override.write_text("series,patient,split\ncase0/,Miller,test\ncase1/,Miller,train\n")
-    with pytest.raises(DataError, match=r"one patient into two splits.*line 2 .*line 3"):
+    with pytest.raises(DataError, match=r"two splits for one patient: (test|train) for series-"):
         run(workspace, tmp_path / "data", settings)
     assert load_dataset(workspace, result.dataset_uri) == dataset
 
@@ -198,7 +208,7 @@ def test_two_patients_validate_on_the_training_series_and_say_so(workspace: Work
     result, dataset = run(workspace, tmp_path / "data")
     assert result.series == {"train": 1, "validation": 1, "test": 1}
     assert dataset.of(Split.VALIDATION) == dataset.of(Split.TRAIN)
-    assert "chosen on the training series" in reasons(result)["validation"]
+    assert "chosen on the training series" in reasons(workspace, result)["validation"]
 
 
 def test_processes_make_the_same_dataset(workspace: Workspace, tmp_path: Path) -> None:
@@ -288,7 +298,7 @@ def test_a_killed_worker_is_one_clear_sentence(
 ) -> None:
     for seed in range(2):
         case(tmp_path / "data" / f"case{seed}", seed)
-    monkeypatch.setattr("boneseg.dataset.prepare.prepare_series", killed)
+    monkeypatch.setattr("boneseg.dataset.making.prepare_series", killed)
     with pytest.raises(DataError, match=r"was killed, probably for want of memory; lower prepare\.parallel"):
         run(workspace, tmp_path / "data", PrepareSettings(parallel=2))
 

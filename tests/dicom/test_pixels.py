@@ -58,6 +58,17 @@ def test_padding_that_is_tissue_stays_tissue(tmp_path: Path, value: int) -> None
     assert np.array_equal(read_slice(path), body()[0])
 
 
+def test_markers_on_the_skin_and_metal_stay_what_they_are(tmp_path: Path) -> None:
+    """Next to air the brightest value of 12 bits looks like -1 without its sign; but such pixels are few."""
+    hu = body()
+    hu[:, 2:5, 2:5] = 3071
+    hu[:, 30:33, 30:33] = 3071
+    hu[:, 20, :] = np.where(np.arange(SHAPE[2]) % 3 == 0, 3071, hu[:, 20, :])
+    path = slices(tmp_path, hu=hu)[0]
+    assert pydicom.dcmread(path).BitsStored == 12
+    assert np.array_equal(read_slice(path), hu[0])
+
+
 def test_even_tissue_without_noise_stays_tissue(tmp_path: Path) -> None:
     flat = np.where(body() > -500, 40, -1000).astype(np.int16)
     path = slices(tmp_path, lambda data: data.add_new("PixelPaddingValue", "US", 1064), flat)[0]

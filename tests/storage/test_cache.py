@@ -1,3 +1,4 @@
+import hashlib
 import os
 import resource
 import time
@@ -10,7 +11,7 @@ import pytest
 from boneseg.errors import SettingsError, StoreError
 from boneseg.storage.cache import IN_USE_SECONDS, Cache
 from boneseg.storage.catalogue import ObjectRef
-from boneseg.storage.client import ObjectInfo
+from boneseg.storage.client import ObjectInfo, ObjectStore
 from boneseg.storage.hashing import sha256_file
 from boneseg.storage.workspace import Workspace
 
@@ -58,21 +59,49 @@ def test_an_object_that_is_gone_is_named(cache: Cache) -> None:
     ref = put(cache, "raw/a", b"content")
     cache.fetch(ref).unlink()
     cache.store.delete("raw/a")
-    with pytest.raises(StoreError, match=r"raw/a is not there"):
+    with pytest.raises(StoreError, match=r"raw/a was deleted since it was listed; run 'boneseg pull'"):
         cache.fetch(ref)
 
 
-def test_wrong_size_in_the_listing_is_refused(cache: Cache) -> None:
+def test_an_object_that_changed_after_the_listing_comes_with_its_own_etag_and_hash(cache: Cache) -> None:
     cache.store.write("a", b"content")
-    with pytest.raises(StoreError, match="changes while it is read"):
-        cache.fetch_new(ObjectInfo("a", 3, ""))
+    listed = cache.store.stat("a")
+    assert listed is not None
+    cache.store.write("a", b"another content")
+    path, ref = cache.fetch_new(listed)
+    now = cache.store.stat("a")
+    assert now is not None
+    assert (ref.size, ref.etag, ref.sha256) == (now.size, now.etag, hashlib.sha256(b"another content").hexdigest())
+    assert path.read_bytes() == b"another content"
+
+
+class Encrypting(ObjectStore):
+    """A store whose ETags are no MD5 of the content, as with encryption on the server; ``unstable`` ones change."""
+
+    unstable = False
+    fetched = 0
+
+    def download(self, key: str, path: Path) -> ObjectInfo:
+        info = super().download(key, path)
+        self.fetched += 1
+        return ObjectInfo(info.key, info.size, f"{self.fetched if self.unstable else 0:032d}")
 
 
 def test_etag_that_is_no_md5_is_accepted_after_a_second_look(cache: Cache) -> None:
-    cache.store.write("a", b"content")
-    path, ref = cache.fetch_new(ObjectInfo("a", 7, "0" * 32))  # as with server-side encryption
+    store = Encrypting(cache.store.endpoint, cache.store.bucket, cache.store.credentials)
+    store.write("a", b"content")
+    path, ref = Cache(cache.folder, store).fetch_new(ObjectInfo("a", 7, ""))
     assert path.read_bytes() == b"content"
     assert ref.etag == "0" * 32
+    assert store.fetched == 2
+
+
+def test_an_object_that_changes_all_the_time_is_refused(cache: Cache) -> None:
+    store = Encrypting(cache.store.endpoint, cache.store.bucket, cache.store.credentials)
+    store.unstable = True
+    store.write("a", b"content")
+    with pytest.raises(StoreError, match="changes while it is read"):
+        Cache(cache.folder, store).fetch_new(ObjectInfo("a", 7, ""))
 
 
 def test_object_of_several_parts_is_fetched(cache: Cache, tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ def test_objects_are_written_listed_and_read_back(workspace: Workspace, tmp_path
 
 def test_missing_object_leaves_no_file(workspace: Workspace, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="a/x is not there"):
-        workspace.store.download("a/x", tmp_path / "copy")
-    assert list(tmp_path.iterdir()) == []
+        workspace.store.download("a/x", tmp_path / "new" / "copy")
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_many_objects_are_listed_over_pages(workspace: Workspace) -> None:

@@ -6,7 +6,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from boneseg.errors import StoreError
 from boneseg.settings.schema import StoreSettings
 from boneseg.storage import embedded
 from boneseg.storage.client import Credentials, ObjectStore
+from boneseg.storage.embedded import ports, process
 
 
 @pytest.fixture
@@ -70,21 +71,82 @@ def test_start_is_idempotent_also_for_callers_at_the_same_time(folder: Path) -> 
 
 def test_stop_leaves_no_process_and_no_socket(folder: Path) -> None:
     running = embedded.start(folder)
-    ports = json.loads((folder / "store" / "state.json").read_text())["ports"].values()
+    assert sockets(ports_of(folder))
     assert embedded.stop(folder)
     assert not embedded.stop(folder)
     with pytest.raises(ProcessLookupError):
         os.kill(running.pid, 0)
-    assert not [path for port in ports for path in Path("/tmp").glob(f"seaweedfs-*{port}*")]
+    assert sockets(ports_of(folder)) == []
 
 
-def test_a_killed_store_is_noticed_and_starts_again(folder: Path) -> None:
+def sockets(ports: Iterable[int]) -> list[Path]:
+    return [path for port in ports for path in Path("/tmp").glob(f"seaweedfs-*{port}*")]
+
+
+def ports_of(folder: Path) -> list[int]:
+    return list(json.loads((folder / "store" / "state.json").read_text())["ports"].values())
+
+
+def test_a_killed_store_is_noticed_leaves_no_socket_and_starts_again(folder: Path) -> None:
     running = embedded.start(folder)
     os.kill(running.pid, signal.SIGKILL)
     os.waitpid(running.pid, 0)
     assert embedded.status(folder) is None
+    assert sockets(ports_of(folder))
     assert not embedded.stop(folder)
+    assert sockets(ports_of(folder)) == []
     assert embedded.start(folder).pid != running.pid
+
+
+def test_a_running_store_is_found_whatever_became_of_its_note(folder: Path) -> None:
+    running = embedded.start(folder)
+    note = folder / "store" / "state.json"
+    # The starter was killed before it noted the new process, and the old number is another's by now.
+    foreign = json.dumps(json.loads(note.read_text()) | {"pid": os.getpid()})
+    for damaged in ("", "{", "[]", '{"endpoint": 1, "pid": "x", "ports": {}}', foreign):
+        note.write_text(damaged)
+        assert embedded.status(folder) == running
+    note.unlink()
+    assert embedded.start(folder) == running
+    assert embedded.stop(folder)
+    with pytest.raises(ProcessLookupError):
+        os.kill(running.pid, 0)
+
+
+def test_a_store_whose_starter_was_killed_is_taken_over(folder: Path) -> None:
+    code = (
+        "import os, signal; from pathlib import Path; from boneseg.storage.embedded import process\n"
+        "process.wait_until_ready = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"from boneseg.storage import embedded; embedded.start(Path({str(folder)!r}))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    running = embedded.start(folder)
+    ObjectStore(running.endpoint, "bucket", embedded.credentials(folder)).ensure_bucket()
+
+
+def test_a_store_that_hangs_is_killed_and_started_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "HUNG_SECONDS", 0.2)
+    monkeypatch.setattr(process, "STOP_SECONDS", 0.2)
+    first = embedded.start(folder)
+    os.kill(first.pid, signal.SIGSTOP)
+    second = embedded.start(folder)
+    assert second.pid != first.pid
+    os.kill(second.pid, signal.SIGSTOP)
+    assert embedded.stop(folder)
+
+
+def test_ports_taken_at_the_last_moment_are_chosen_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedded.start(folder)
+    embedded.stop(folder)
+    with socket.socket() as blocker:
+        # On another address: the server wants its ports on no interface to be taken.
+        blocker.bind(("127.0.0.2", ports_of(folder)[0]))
+        blocker.listen()
+        really = ports.free
+        answers = iter([True])
+        monkeypatch.setattr(ports, "free", lambda wanted: next(answers, None) or really(wanted))
+        assert embedded.start(folder).endpoint.endswith(str(ports_of(folder)[0]))
+        assert blocker.getsockname()[1] not in ports_of(folder)
 
 
 def test_stale_state_never_leads_to_a_foreign_process(folder: Path) -> None:
@@ -116,9 +178,8 @@ def test_everything_listens_on_loopback_only(folder: Path) -> None:
     sockets = {str(link.readlink()) for link in Path(f"/proc/{running.pid}/fd").iterdir() if link.is_symlink()}
     lines = [line.split() for table in ("tcp", "tcp6") for line in net.with_name(table).read_text().splitlines()[1:]]
     listening = {line[1] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in sockets}
-    ports = json.loads((folder / "store" / "state.json").read_text())["ports"]
     assert {address.split(":")[0] for address in listening} == {"0100007F"}
-    assert {int(address.split(":")[1], 16) for address in listening} <= set(ports.values())
+    assert {int(address.split(":")[1], 16) for address in listening} <= set(ports_of(folder))
 
 
 def test_credentials_are_random_private_and_needed(folder: Path, tmp_path: Path) -> None:

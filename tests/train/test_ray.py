@@ -23,9 +23,11 @@ def test_two_workers_finish_a_run_although_one_is_killed(
     settings = quick.train.model_copy(update={"workers": 2, "epochs": 3})
     killed: list[int] = []
     heard: list[int] = []
+    open_to_others: set[str] = set()
 
     def report(record: EpochRecord) -> None:
         heard.append(record.epoch)
+        open_to_others.update(listening_on_other_than_loopback())
         if not killed:
             killed.append(kill_a_worker())
 
@@ -33,6 +35,7 @@ def test_two_workers_finish_a_run_although_one_is_killed(
     result = train_run(workspace, dataset, quick.model, settings, "quick", report)
 
     assert killed
+    assert not open_to_others, "a process listens to other machines"
     assert [record.epoch for record in result.history] == [1, 2, 3]
     assert heard.count(1) == 2  # once more when the new workers continued
     assert heard[-1] == 3
@@ -44,6 +47,11 @@ def test_two_workers_finish_a_run_although_one_is_killed(
 
 def workers() -> list[int]:
     """Return the process numbers of the Ray Train workers among this process's descendants."""
+    return [number for number, title in descendants().items() if b"TrainWorker" in title]
+
+
+def descendants() -> dict[int, bytes]:
+    """Return the numbers and titles of this process's descendants."""
     parents, titles = {}, {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -51,13 +59,33 @@ def workers() -> list[int]:
             parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue  # ended meanwhile
-    found = []
-    for process in (number for number, title in titles.items() if b"TrainWorker" in title):
-        ancestor = process
+    found = {}
+    for process, parent in parents.items():
+        ancestor = parent
         while ancestor not in (0, 1, os.getpid()):
             ancestor = parents.get(ancestor, 0)
         if ancestor == os.getpid():
-            found.append(process)
+            found[process] = titles[process]
+    return found
+
+
+LISTENING = "0A"
+LOOPBACK = ("0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F")
+
+
+def listening_on_other_than_loopback() -> set[str]:
+    """Return address and title of every socket of this process and its descendants that others can reach."""
+    found = set()
+    for process, title in {**descendants(), os.getpid(): b"this"}.items():
+        try:
+            mine = {str(file.readlink()) for file in Path(f"/proc/{process}/fd").iterdir()}
+        except OSError:
+            continue  # ended meanwhile
+        for table in ("tcp", "tcp6"):
+            for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+                _, address, _, status, *rest = line.split()
+                if status == LISTENING and f"socket:[{rest[5]}]" in mine and address.split(":")[0] not in LOOPBACK:
+                    found.add(f"{address} {title!r}")
     return found
 
 

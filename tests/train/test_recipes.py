@@ -12,7 +12,7 @@ from torch import nn
 
 from boneseg.dataset.shards import load_dataset
 from boneseg.dataset.slices import SliceDataset, TrainingBatches
-from boneseg.errors import ModelError
+from boneseg.errors import ModelError, SettingsError
 from boneseg.geometry import axial
 from boneseg.inference import predict_volume
 from boneseg.models.checkpoint import fetch_model, load_model
@@ -22,7 +22,7 @@ from boneseg.settings.schema import PreprocessSettings, RunSettings, Split, Trai
 from boneseg.storage.workspace import Workspace
 from boneseg.train.loop import build_optimizer, learning_rate, settle_statistics
 from boneseg.train.train import train, train_run
-from tests.train.data import make_patient
+from tests.train.data import make_patient, put_dataset
 
 QUICK: dict[str, Any] = {
     "epochs": 1,
@@ -145,3 +145,19 @@ def test_absent_weights_stop_a_run_before_it_starts(workspace: Workspace, datase
     with pytest.raises(ModelError, match=r"weights/resnet18/model.safetensors.*boneseg weights mirror"):
         pretrained_run(workspace, dataset_uri, None)
     assert not list(workspace.store.list("runs/"))
+
+
+@pytest.mark.parametrize(("architecture", "alone"), [("pspnet", True), ("deeplabv3plus", False)])
+def test_a_slice_left_over_does_not_end_networks_that_pool_a_whole_image(
+    workspace: Workspace, architecture: str, alone: bool
+) -> None:
+    uri = put_dataset(workspace, slices=9, size=64)
+    quick = {**QUICK, "steps_per_epoch": None, "batch_size": 17}  # of 18 slices one is left over
+    model = {"architecture": architecture, "encoder": "mobilenet_v2"}
+    assert train(workspace, uri, parse_settings({"train": quick, "model": model})).best_epoch == 1
+    single = parse_settings({"train": {**QUICK, "batch_size": 1}, "model": model})
+    if alone:
+        assert train(workspace, uri, single).best_epoch == 1
+    else:
+        with pytest.raises(SettingsError, match=r"set train.batch_size to 2"):
+            train(workspace, uri, single)

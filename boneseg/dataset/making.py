@@ -1,0 +1,187 @@
+"""Series become shards, many at the same time, each in a process of its own."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import cv2
+
+from boneseg.dataset.manifest import ShardRecord
+from boneseg.dataset.shards import save_shard
+from boneseg.errors import DataError, LabelError, SeriesError, StoreError
+from boneseg.ingest.read import read_labelled
+from boneseg.machine import cpus
+from boneseg.progress import track
+from boneseg.settings import identities
+from boneseg.settings.schema import PrepareSettings
+from boneseg.storage.cache import Cache
+from boneseg.storage.catalogue import ObjectRef, SeriesRow
+from boneseg.storage.hashing import combine
+from boneseg.storage.names import Names
+from boneseg.storage.workspace import Workspace
+
+PREPARE_VERSION = "1"
+"""Raise it when the same series would become another shard: old shards are then made again."""
+
+_NOWHERE = "state/nothing"
+"""Key without an object: what is not in the bucket any more may still be in the local cache, by its content."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A series to prepare.
+
+    Attributes:
+        row: its objects go by stand-ins.
+        raw: SHA-256 -> the object with this content; what is gone from the bucket is missing.
+        secret: of the keyed hashes, for words that messages quote from files.
+    """
+
+    row: SeriesRow
+    raw: Mapping[str, ObjectRef]
+    secret: bytes
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What became of one series: a shard, or the reason why there is none.
+
+    Attributes:
+        row: the series.
+        record: of the shard.
+        reason: why there is none.
+        names: stand-in -> what it stands for, of those in reason and warnings.
+    """
+
+    row: SeriesRow
+    record: ShardRecord | None
+    reason: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
+
+
+def shard_name(row: SeriesRow, settings: PrepareSettings) -> str:
+    """Return the name of a series' shard: it tells, without reading the series, whether the shard is there already."""
+    assert row.label is not None
+    label = (row.label.kind.value, row.label.content)
+    how = identities.PREPARE.hash(settings.model_dump(mode="json"))
+    return combine([row.series, *label, how, PREPARE_VERSION])
+
+
+def prepare_series(workspace: Workspace, settings: PrepareSettings, task: Task) -> Prepared:
+    """Make the shard of one labelled series.
+
+    Bad data is a reason, not an exception. So is an error nobody foresaw: one odd file must not keep a thousand good
+    series waiting.
+    """
+    row, names = task.row, Names(task.secret)
+    try:
+        series = read_labelled(partial(_fetch, workspace, task.raw), row, settings)
+    except (SeriesError, LabelError) as error:
+        return Prepared(row, None, names.conceal(str(error)), names.given)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # Not the error's own words: they may quote the file.
+        log.debug("%s: %s\n%s", row.source, type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
+        return Prepared(row, None, f"cannot be read ({type(error).__name__}); 'boneseg --debug prepare' shows where")
+    record = save_shard(
+        workspace,
+        shard_name(row, settings),
+        row,
+        series.hu,
+        series.label,
+        series.geometry,
+        series.outline_computed,
+        tuple(names.conceal(warning) for warning in series.warnings),
+    )
+    return Prepared(row, record, names=names.given)
+
+
+def _fetch(workspace: Workspace, raw: Mapping[str, ObjectRef], wanted: ObjectRef) -> Path:
+    """Return the file with the content that the catalogue names, as long as the bucket holds it."""
+    known = raw.get(wanted.sha256, wanted)
+    changed = f"{wanted.key or 'one of its files'} was changed or deleted since the last pull; run 'boneseg pull' again"
+    cache = Cache(workspace.cache, workspace.store)
+    try:
+        return cache.fetch(known.model_copy(update={"key": known.key or _NOWHERE}))
+    except StoreError as error:
+        item = workspace.store.stat(known.key) if known.key else None
+        if item is None or item.etag != known.etag:
+            raise SeriesError(changed) from None
+        raise StoreError(f"{wanted.key}: {_without_key(str(error), known.key)}") from None
+
+
+def _without_key(text: str, key: str) -> str:
+    return text.replace(key, "...")
+
+
+def make_shards(workspace: Workspace, tasks: Sequence[Task], settings: PrepareSettings) -> Iterator[Prepared]:
+    """Prepare series in processes of their own, in the order in which they are done."""
+    workers = min(settings.parallel or cpus(), len(tasks))
+    work = partial(prepare_series, workspace, settings)
+    if workers <= 1:
+        yield from track(map(work, tasks), "prepare", total=len(tasks))
+        return
+    # Forked from a server without threads, which has imported all that a worker needs: neither inherited locks nor
+    # seconds of imports in each worker.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    before = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(workers, context, _start_worker) as pool:
+        try:
+            with _interrupt_held_back():
+                futures = [pool.submit(work, task) for task in tasks]
+            for future in track(as_completed(futures), "prepare", total=len(tasks)):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a process that prepared series was killed, probably for want of memory; lower prepare.parallel and "
+                "run again: what is done is kept"
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in set(multiprocessing.active_children()) - before:
+                child.terminate()
+            raise
+
+
+@contextmanager
+def _interrupt_held_back() -> Iterator[None]:
+    """Let Ctrl-C wait while processes are started: one that is started by half would stay for ever."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    interrupts: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        if interrupts:
+            raise KeyboardInterrupt
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who started us ends us
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    cv2.setNumThreads(0)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it was killed and can no longer do so."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
