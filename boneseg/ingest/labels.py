@@ -287,6 +287,8 @@ def _no_fit(label: _Label, home: PurePosixPath, near: list[_Candidate], known: _
     beside = [place for place in known.unread if place.folder.is_relative_to(home)]
     if not near and beside:
         return f"its images are not read (see {beside[0].path}), and it is not given to another series"
+    if not near and home in known.below and known.candidates:
+        return "the images beside it form no series that can be used (see their rows); it is given to no other series"
     if not (near or known.candidates):
         return f"there is no series that it could belong to; {_grey(label) or 'put the label beside its CT series'}"
     nearest = max(near or known.candidates, key=lambda item: (item.rank(label.place), item.path))

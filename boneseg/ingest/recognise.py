@@ -340,7 +340,7 @@ def _name_unused(found: _Found, facts: list[ObjectFacts]) -> None:
         if item.kind != Kind.IGNORED:
             continue
         if item.file is None and (claimed := _claims_to_be(item, shapes)):
-            reason = f"{claimed}, but {_as_clause(item.reason)}; copy it again from its source"
+            reason = f"{claimed}, but {_as_clause(item.reason)}"
             found.reject(found.name(item.ref.key), reason)
         else:
             ignored.append(item)
@@ -379,7 +379,9 @@ def _shape(item: ObjectFacts) -> str:
 
 
 def _as_clause(reason: str) -> str:
-    return reason if reason.startswith("the file") else f"it is {reason}"
+    verb = "" if reason.startswith("the file") else "it is " if reason.startswith("neither") else "it holds "
+    clause = f"{verb}{reason}"
+    return clause if ";" in reason else f"{clause}; copy it again from its source"
 
 
 def _by_folder(found: _Found, items: list[ObjectFacts]) -> dict[str, list[ObjectFacts]]:

@@ -410,6 +410,19 @@ def test_a_lost_slice_is_named_by_its_likeness_to_the_others(tmp_path: Path, nam
     assert fatal(problems) == [f"ct/{name}"]
 
 
+def test_a_label_whose_series_is_refused_says_so_and_goes_to_no_other(tmp_path: Path) -> None:
+    dicom(tmp_path / "a" / "ct", seed=1, uid="same")
+    again = dicom(tmp_path / "a" / "x", seed=2, uid="same")[2]
+    shutil.move(again, tmp_path / "a" / "ct" / "again.dcm")
+    shutil.rmtree(tmp_path / "a" / "x")
+    nifti_label(tmp_path / "a" / "label.nii.gz")
+    dicom(tmp_path / "b" / "ct", seed=3)
+    (row,), problems = local_series(tmp_path)
+    assert (row.source, row.label) == ("b/ct", None)
+    assert [problem.source for problem in problems] == ["a/ct", "a/label.nii.gz"]
+    assert "form no series that can be used" in problems[1].reason
+
+
 def test_every_file_is_in_a_row_or_in_a_problem(tmp_path: Path) -> None:
     dicom(tmp_path / "case" / "ct")
     nifti_label(tmp_path / "case" / "label.nii.gz")
