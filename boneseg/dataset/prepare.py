@@ -84,7 +84,8 @@ def prepare(workspace: Workspace, catalogue_uri: str, settings: PrepareSettings)
     records = _in_order(
         [*(record for record in ready if record), *(item.record for item in made if item.record)], labelled
     )
-    problems = (*catalogue.problems, *_problems(catalogue, made, records))
+    found = (*catalogue.problems, *_problems(catalogue, made, records))
+    problems = tuple(sorted(found, key=lambda problem: not problem.fatal))  # what costs data first, else as they come
     if not records:
         raise DataError(_nothing_usable(catalogue, labelled, made))
     assignment = decide_splits(workspace.store, records, settings.splits)

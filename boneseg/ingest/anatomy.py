@@ -42,6 +42,9 @@ _OTHERS = _set(
     kidney kidneys renal adrenal stomach duodenum bowel intestine jejunum ileum colon caecum cecum rectum anus
     sigmoid bladder urethra ureter ureters prostate seminal uterus ovary ovaries cervix vagina testis testes penis
     carotid subclavian brachiocephalic portal splenic hepatic mesentery peritoneum background couch table clothes
+    urinary constrictor thyrohyoid prevertebral intervertebral sacroiliac valve septum nucleus thalamus capsule
+    sulcus subarachnoid coracobrachial serratus teres triceps biceps compartment nodule nodules bronchia aortic
+    jugular coronary arterial venous appendage
     """
 )
 """Words that name something which is no bone."""
@@ -55,12 +58,13 @@ _DOUBTS = _set(
 )
 """Words beside which a name says nothing: a lesion of the bone is not the bone, a prosthesis of the hip no hip."""
 
-_OUTLINES = _set("outline body patient external")
+_OUTLINES = _set("outline body patient external trunc extremities")
 _BESIDE = _set(
     """
     left right l r upper lower superior inferior anterior posterior proximal distal middle medial lateral head neck
     shaft wing arch base crest hard cortical trabecular hand hands foot feet finger toe cervical thoracic lumbar
-    occipital parietal frontal temporal nasal spinal costal internal common
+    occipital parietal frontal temporal nasal spinal costal internal common small large process space major minor
+    maximus medius minimus subcutaneous torso skeletal thigh and
     """
 )
 """Words that say which bone or which part, but do not name one."""
@@ -93,7 +97,7 @@ def words(name: str) -> list[str]:
 
 def known_words(name: str) -> str:
     """Return the words of a name of these lists, levels of the spine and small numbers; ``x`` for any other word."""
-    return " ".join(word if _is_known(word) else "bone" if "bone" in word else "x" for word in words(name))
+    return " ".join(_known(word) for word in words(name))
 
 
 def best_name(label: str, code: str) -> str:
@@ -147,6 +151,12 @@ def shown(names: Iterable[Iterable[str]]) -> str:
     listed = sorted(known - {""})
     more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
     return ", ".join(listed[:_SHOWN]) + more
+
+
+def _known(word: str) -> str:
+    if _is_known(word):
+        return word
+    return next((part for part in ("bone", "outline") if part in word), "x")
 
 
 def _is_known(word: str) -> bool:

@@ -83,14 +83,14 @@ def part_classes(
     """Turn one of several masks of a series into classes; it may be empty, and need not hold bone.
 
     Args:
-        label: values of the file, any shape of three dimensions.
+        label: values of the file, uint8 or uint16, any shape of three dimensions.
         file: name of the file, for messages.
         bone: values that are bone by their names.
         outline: values that are the patient's outline.
         label_map: as the settings give it; it goes before names.
 
     Raises:
-        LabelError: a value is no whole number, or the label map does not know it.
+        LabelError: the label map does not know a value.
     """
     present = _present(label)
     if label_map is not None:

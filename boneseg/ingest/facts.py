@@ -34,6 +34,8 @@ _MARK_DIGITS = 8
 _START = 512
 _DOCUMENTS = (b"%PDF", b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"\xd0\xcf\x11\xe0")
 """How files start that are pictures and texts for people."""
+_VOLUMES = (b"NRRD", b"ObjectType", b"NDims")
+"""How volumes start whose headers are text."""
 _LONGEST_MOVE_S = 100 * 365 * 86400
 _OF_THE_MACHINE = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
 _MODALITIES = "CR DOC DX IVUS KO MG MR NM OCT OT PR PT REG RF RTDOSE RTIMAGE RTPLAN SC SEG SM SR US XA"
@@ -151,7 +153,8 @@ def _unrecognised(path: Path, broken: ObjectFacts) -> ObjectFacts:
     with path.open("rb") as file:
         start = file.read(_START)
     # What is no text may be an image in a format that is not read: a label beside it must go to no other series.
-    is_picture = b"\0" in start and not start.startswith(_DOCUMENTS) and reason != ZEROS
+    binary = b"\0" in start and not start.startswith(_DOCUMENTS) and reason != ZEROS
+    is_picture = binary or start.startswith(_VOLUMES)
     return ObjectFacts(ref=broken.ref, kind=Kind.IGNORED, reason=reason, is_picture=is_picture)
 
 

@@ -147,15 +147,15 @@ def _known(candidates: list[_Candidate], facts: Sequence[ObjectFacts], images: I
                 if index not in below.setdefault(folder, []):
                     below[folder].append(index)
     damaged = [item for item in facts if item.kind == Kind.BROKEN]
-    unread = [item for item in facts if item.kind == Kind.IGNORED and item.is_picture]
-    unread += [item for item in damaged if item.geometry is not None or _may_be_image(item)]
+    unread = [item for item in facts if item.kind == Kind.IGNORED and item.is_picture and may_be_image(item)]
+    unread += [item for item in damaged if item.geometry is not None or may_be_image(item)]
     places = {(place.path, place.folder): place for place in (_place(item, prefix) for item in unread)}
     broken = frozenset(item.series for item in damaged if item.series and item.file == FileKind.DICOM)
     return _Known(candidates, list(places.values()), below, broken)
 
 
-def _may_be_image(item: ObjectFacts) -> bool:
-    """Say whether a damaged file may have been the CT of a label, not a label itself."""
+def may_be_image(item: ObjectFacts) -> bool:
+    """Say whether a file that is not read may be the image of a label, not a label itself."""
     path = PurePosixPath(item.ref.key)
     found = words(" ".join((*path.parent.parts[-1:], path.name.split(".")[0])))
     called_label = not _LABEL_WORDS.isdisjoint(found) or meaning(found) != Meaning.UNKNOWN
@@ -287,6 +287,8 @@ def _no_fit(label: _Label, home: PurePosixPath, near: list[_Candidate], known: _
     beside = [place for place in known.unread if place.folder.is_relative_to(home)]
     if not near and beside:
         return f"its images are not read (see {beside[0].path}), and it is not given to another series"
+    if not near and home in known.below and known.candidates:
+        return "the images beside it form no series that can be used (see their rows); it is given to no other series"
     if not (near or known.candidates):
         return f"there is no series that it could belong to; {_grey(label) or 'put the label beside its CT series'}"
     nearest = max(near or known.candidates, key=lambda item: (item.rank(label.place), item.path))

@@ -18,7 +18,7 @@ from boneseg.errors import SeriesError
 from boneseg.geometry import Geometry
 from boneseg.ingest.facts import Kind, ObjectFacts
 from boneseg.ingest.grouping import Group, Slices, distance, doubled, first_in_order, folder_of, group_slices, plane_of
-from boneseg.ingest.labels import Recognised, assign_labels
+from boneseg.ingest.labels import Recognised, assign_labels, may_be_image
 from boneseg.ingest.patient_table import PatientLine
 from boneseg.ingest.patients import settle_patients
 from boneseg.storage.catalogue import FileKind, GeometryRecord, Problem, SeriesRow, ToldBy
@@ -110,7 +110,8 @@ def _images(facts: list[ObjectFacts]) -> set[str]:
     images = set()
     for item in facts:
         was_image = item.kind == Kind.BROKEN and (item.geometry is not None or item.file == FileKind.DICOM)
-        if item.kind in (Kind.SLICE, Kind.VOLUME) or was_image or (item.kind == Kind.IGNORED and item.is_picture):
+        foreign = item.kind == Kind.IGNORED and item.is_picture and may_be_image(item)
+        if item.kind in (Kind.SLICE, Kind.VOLUME) or was_image or foreign:
             images.add(item.ref.key)
     return images
 
@@ -339,7 +340,7 @@ def _name_unused(found: _Found, facts: list[ObjectFacts]) -> None:
         if item.kind != Kind.IGNORED:
             continue
         if item.file is None and (claimed := _claims_to_be(item, shapes)):
-            reason = f"{claimed}, but {_as_clause(item.reason)}; copy it again from its source"
+            reason = f"{claimed}, but {_as_clause(item.reason)}"
             found.reject(found.name(item.ref.key), reason)
         else:
             ignored.append(item)
@@ -378,7 +379,9 @@ def _shape(item: ObjectFacts) -> str:
 
 
 def _as_clause(reason: str) -> str:
-    return reason if reason.startswith("the file") else f"it is {reason}"
+    verb = "" if reason.startswith("the file") else "it is " if reason.startswith("neither") else "it holds "
+    clause = f"{verb}{reason}"
+    return clause if ";" in reason else f"{clause}; copy it again from its source"
 
 
 def _by_folder(found: _Found, items: list[ObjectFacts]) -> dict[str, list[ObjectFacts]]:
