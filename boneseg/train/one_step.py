@@ -126,7 +126,7 @@ def _differ(tried: list[Tensor], expected: list[Tensor], scale: list[Tensor]) ->
 
 def main() -> None:
     """Try the step on standard input."""
-    step: Step = pickle.load(sys.stdin.buffer)  # noqa: S301: from our own parent
+    step: Step = pickle.load(sys.stdin.buffer)  # from our own parent
     sys.stdout.write(f"{fault_of(step) or SOUND}\n")
 
 
