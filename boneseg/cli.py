@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import errno
-import io
 import logging
 import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from boneseg import __version__
-from boneseg.errors import BonesegError
+from boneseg.failures import print_traceback, sentence_of, usage_of
 from boneseg.redaction import RedactingFormatter, redacted
 
 if TYPE_CHECKING:
@@ -391,22 +387,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # Ended by a scheduler or a time limit: as Ctrl-C, so that what was started here is stopped again.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.excepthook = _excepthook
-    threading.excepthook = lambda failed: _excepthook(failed.exc_type, failed.exc_value, failed.exc_traceback)
+    sys.excepthook = print_traceback
+    threading.excepthook = lambda failed: print_traceback(failed.exc_type, failed.exc_value, failed.exc_traceback)
     debug = "--debug" in given
     try:
         cli.main(args=given, prog_name="boneseg", standalone_mode=False)
     except click.ClickException as error:
-        click.echo(redacted(_usage(error)), err=True)
+        click.echo(redacted(usage_of(error)), err=True)
         sys.exit(EXIT_USAGE)
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted; the same command goes on where it was stopped", err=True)
         sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
         if debug:
-            _excepthook(type(error), error, error.__traceback__)
+            print_traceback(type(error), error, error.__traceback__)
         else:
-            click.echo(redacted(f"error: {_readable(_sentence(error))}"), err=True)
+            click.echo(redacted(f"error: {_readable(sentence_of(error))}"), err=True)
         sys.exit(EXIT_FAILED)
 
 
@@ -415,26 +411,3 @@ def _readable(sentence: str) -> str:
     from boneseg.telling import reader_of
 
     return reader_of(_opened[-1] if _opened else None)(sentence)
-
-
-def _usage(error: click.ClickException) -> str:
-    """Return what click itself would show of a wrong command line."""
-    shown = io.StringIO()
-    error.show(file=shown)
-    return shown.getvalue().rstrip()
-
-
-def _excepthook(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
-    """Print a traceback without passwords: libraries put URLs and settings into their messages."""
-    click.echo(redacted("".join(traceback.format_exception(kind, error, trace))), err=True, nl=False)
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, BonesegError):
-        return str(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        place = error.filename or os.environ.get("BONESEG_HOME", ".boneseg")
-        return f"the disk is full at {place}; free some space or set BONESEG_HOME to another disk, then start again"
-    if isinstance(error, PermissionError):
-        return f"{error.filename}: permission denied"
-    return f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)"

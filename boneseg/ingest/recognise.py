@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from enum import IntEnum
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -17,49 +14,16 @@ from boneseg.dicom.series import check_places, sort_slices
 from boneseg.errors import SeriesError
 from boneseg.geometry import Geometry
 from boneseg.ingest.facts import Kind, ObjectFacts
+from boneseg.ingest.found import Found, Weight
 from boneseg.ingest.grouping import Group, Slices, distance, doubled, first_in_order, folder_of, group_slices, plane_of
 from boneseg.ingest.labels import Recognised, assign_labels, may_be_image
 from boneseg.ingest.patient_table import PatientLine
 from boneseg.ingest.patients import settle_patients
+from boneseg.ingest.unused import by_folder, count_of, name_unused
 from boneseg.storage.catalogue import FileKind, GeometryRecord, Problem, SeriesRow, ToldBy
 from boneseg.storage.hashing import combine, pseudonym
 
 _SAME_POSITION_MM = 1e-2
-_NAMED = 5
-"""Damaged files of a folder that are named one by one."""
-_DIGITS = re.compile(r"\d+")
-
-
-class _Weight(IntEnum):
-    """How much a problem matters: what costs a series first, what is harmless last."""
-
-    SERIES = 0
-    LABEL = 1
-    CHOICE = 2
-    COPY = 3
-    UNUSED = 4
-
-
-@dataclass
-class _Found:
-    """What was recognised so far."""
-
-    secret: bytes
-    prefix: str
-    label_folders: tuple[str, ...] = ()
-    series: list[Recognised] = field(default_factory=list)
-    problems: list[tuple[_Weight, Problem]] = field(default_factory=list)
-    copies: set[str] = field(default_factory=set)
-    """Keys of slices that a series has already."""
-
-    def name(self, key: str) -> str:
-        """Return a key as a person knows it: below the raw prefix."""
-        return key.removeprefix(self.prefix)
-
-    def reject(self, source: str, reason: str, weight: _Weight = _Weight.SERIES) -> None:
-        """Note what is not used or odd; what weighs less than a label is a warning."""
-        fatal = weight <= _Weight.LABEL
-        self.problems.append((weight, Problem(source=source, reason=reason, fatal=fatal)))
 
 
 def assemble(
@@ -87,7 +51,7 @@ def assemble(
     """
     ordered = sorted(facts, key=lambda item: item.ref.key.split("/"))
     labels = sorted({folder_of(item) for item in ordered if item.kind == Kind.LABEL})
-    found = _Found(secret, prefix, tuple(labels))
+    found = Found(secret, prefix, tuple(labels))
     groups = group_slices([item for item in ordered if item.kind == Kind.SLICE])
     for group in groups:
         _add_dicom(found, group, groups)
@@ -95,9 +59,9 @@ def assemble(
     for item in ordered:
         if item.kind == Kind.VOLUME:
             _add_volume(found, item)
-    _name_unused(found, ordered)
+    name_unused(found, ordered)
     rows, problems = assign_labels(found.series, ordered, _images(ordered) - found.copies, prefix)
-    found.problems += [(_Weight.LABEL if problem.fatal else _Weight.CHOICE, problem) for problem in problems]
+    found.problems += [(Weight.LABEL if problem.fatal else Weight.CHOICE, problem) for problem in problems]
     rows = settle_patients(rows, ordered, secret, lines)
     rows = rows if keep_copies else _drop_copies(found, rows)
     by_weight = sorted(found.problems, key=lambda item: (item[0], item[1].source, item[1].reason))
@@ -116,13 +80,13 @@ def _images(facts: list[ObjectFacts]) -> set[str]:
     return images
 
 
-def _add_dicom(found: _Found, group: Group, groups: list[Group]) -> None:
+def _add_dicom(found: Found, group: Group, groups: list[Group]) -> None:
     kept = _without_copies(found, group.slices)
     source = _common_folder([found.name(item.ref.key) for item in kept])
     if len(kept) == 1 and (beside := _volume_beside(group, groups)):
         at = _common_folder([found.name(item.ref.key) for item in beside.slices])
         reason = f"a single slice beside series {at} (another direction, or one slice taken again); it is not used"
-        found.reject(found.name(kept[0].ref.key), reason, _Weight.UNUSED)
+        found.reject(found.name(kept[0].ref.key), reason, Weight.UNUSED)
         return
     headers = [_header(item) for item in kept]
     try:
@@ -178,7 +142,7 @@ def _volume_beside(group: Group, groups: list[Group]) -> Group | None:
     return None
 
 
-def _why_doubled(found: _Found, pairs: list[tuple[ObjectFacts, ObjectFacts]]) -> str:
+def _why_doubled(found: Found, pairs: list[tuple[ObjectFacts, ObjectFacts]]) -> str:
     one, two = (found.name(item.ref.key) for item in pairs[0])
     more = f", and so do those at {len(pairs) - 1} more positions" if len(pairs) > 1 else ""
     return (
@@ -187,7 +151,7 @@ def _why_doubled(found: _Found, pairs: list[tuple[ObjectFacts, ObjectFacts]]) ->
     )
 
 
-def _name_passes(found: _Found, groups: list[Group]) -> None:
+def _name_passes(found: Found, groups: list[Group]) -> None:
     """Say where one series was taken apart, and by what."""
     passes: dict[int, list[Group]] = defaultdict(list)
     for group in groups:
@@ -198,10 +162,10 @@ def _name_passes(found: _Found, groups: list[Group]) -> None:
             source = _common_folder([found.name(item.ref.key) for group in parts for item in group.slices])
             told_by = " and ".join(sorted({group.told_by for group in parts}))
             reason = f"the files of one series hold {len(parts)} passes, told apart by {told_by}; each is a series"
-            found.reject(source, reason, _Weight.CHOICE)
+            found.reject(source, reason, Weight.CHOICE)
 
 
-def _without_copies(found: _Found, group: Slices) -> Slices:
+def _without_copies(found: Found, group: Slices) -> Slices:
     """Keep one of several slices with the same pixels at the same position: that in the folder of most of the series.
 
     Where several folders hold as much of it, the one nearest to a label counts, then the first by name.
@@ -216,9 +180,9 @@ def _without_copies(found: _Found, group: Slices) -> Slices:
     copies = [item for item in group if item.ref.key not in chosen]
     found.copies.update(item.ref.key for item in copies)
     of = _common_folder([found.name(item.ref.key) for item in kept.values()])
-    for folder, members in _by_folder(found, copies).items():
-        reason = f"{_count(members, 'slice')} of series {of} a second time; the copies are not used"
-        found.reject(folder, reason, _Weight.COPY)
+    for folder, members in by_folder(found, copies).items():
+        reason = f"{count_of(members, 'slice')} of series {of} a second time; the copies are not used"
+        found.reject(folder, reason, Weight.COPY)
     return [item for item in group if item.ref.key in chosen]
 
 
@@ -234,7 +198,7 @@ def _content(item: ObjectFacts) -> tuple[int, str]:
     return round(distance(item) / _SAME_POSITION_MM), item.pixels
 
 
-def _from_label(found: _Found, folder: str) -> tuple[int, int]:
+def _from_label(found: Found, folder: str) -> tuple[int, int]:
     """Return how far a folder is from the labels: first by folders in common with the nearest one, then by depth."""
     parts = PurePosixPath(folder).parts
     shared = max((_common(parts, PurePosixPath(other).parts) for other in found.label_folders), default=0)
@@ -278,7 +242,7 @@ def _header(item: ObjectFacts) -> SliceHeader:
     )
 
 
-def _add_volume(found: _Found, item: ObjectFacts) -> None:
+def _add_volume(found: Found, item: ObjectFacts) -> None:
     assert item.geometry is not None
     assert item.hu_range is not None
     source = found.name(item.ref.key)
@@ -311,7 +275,7 @@ def _content_name(geometry: Geometry, pixels: str) -> str:
     return combine([str(geometry.shape), places, pixels])
 
 
-def _drop_copies(found: _Found, rows: list[SeriesRow]) -> list[SeriesRow]:
+def _drop_copies(found: Found, rows: list[SeriesRow]) -> list[SeriesRow]:
     """Keep one of several series with the same content, whatever identity they claim: one with a label if there is."""
     kept: dict[str, SeriesRow] = {}
     for row in sorted(rows, key=lambda row: (row.label is None, row.source)):
@@ -319,80 +283,14 @@ def _drop_copies(found: _Found, rows: list[SeriesRow]) -> list[SeriesRow]:
         if first is row:
             continue
         who = "" if first.patient == row.patient else " under another patient"
-        found.reject(row.source, f"the same series as {first.source}{who}; this copy is not used", _Weight.COPY)
+        found.reject(row.source, f"the same series as {first.source}{who}; this copy is not used", Weight.COPY)
         if row.label and first.label and row.label.drawn != first.label.drawn:
             label, other = (found.name(item.object.key) for item in (row.label, first.label))
             reason = f"another label than {other} for the same series, {first.source} and {row.source}; keep one"
-            found.reject(label, reason, _Weight.LABEL)
-            found.reject(other, reason.replace(other, label), _Weight.LABEL)
+            found.reject(label, reason, Weight.LABEL)
+            found.reject(other, reason.replace(other, label), Weight.LABEL)
             kept[row.series] = first.model_copy(update={"label": None})
     return list(kept.values())
-
-
-def _name_unused(found: _Found, facts: list[ObjectFacts]) -> None:
-    _name_broken(found, [item for item in facts if item.kind == Kind.BROKEN])
-    for item in facts:
-        for warning in item.warnings:
-            found.reject(found.name(item.ref.key), warning, _Weight.CHOICE)
-    shapes = Counter((folder_of(item), _shape(item)) for item in facts if item.kind == Kind.SLICE)
-    ignored = []
-    for item in facts:
-        if item.kind != Kind.IGNORED:
-            continue
-        if item.file is None and (claimed := _claims_to_be(item, shapes)):
-            reason = f"{claimed}, but {_as_clause(item.reason)}"
-            found.reject(found.name(item.ref.key), reason)
-        else:
-            ignored.append(item)
-    for reason in sorted({item.reason for item in ignored}):
-        members = [item for item in ignored if item.reason == reason]
-        for folder, files in _by_folder(found, members).items():
-            source = folder if len(files) > 1 else found.name(files[0].ref.key)
-            found.reject(source, f"{_count(files, 'file')} not used: {reason}", _Weight.UNUSED)
-
-
-def _name_broken(found: _Found, broken: Slices) -> None:
-    """Name damaged files one by one, or by their folder where many have the same reason."""
-    for reason in sorted({item.reason for item in broken}):
-        for folder, items in _by_folder(found, [item for item in broken if item.reason == reason]).items():
-            weight = _Weight.LABEL if all(item.file == FileKind.DICOM_SEG for item in items) else _Weight.SERIES
-            if len(items) > _NAMED:
-                first = found.name(items[0].ref.key)
-                found.reject(folder, f"{len(items)} files, the first of them {first}: {reason}", weight)
-                continue
-            for item in items:
-                found.reject(found.name(item.ref.key), reason, weight)
-
-
-def _claims_to_be(item: ObjectFacts, shapes: Counter[tuple[str, str]]) -> str:
-    """Say what the name of a file that is no image makes one expect; empty where it claims nothing."""
-    name = PurePosixPath(item.ref.key).name.lower()
-    if name.endswith((".nii", ".nii.gz")):
-        return f"named {'.nii.gz' if name.endswith('.gz') else '.nii'}"
-    alike = not item.is_picture and shapes[folder_of(item), _shape(item)] > 1
-    return "named like the slices beside it" if alike else ""
-
-
-def _shape(item: ObjectFacts) -> str:
-    """Return a file's name with its numbers left out: slices of a series have this in common."""
-    return _DIGITS.sub("#", PurePosixPath(item.ref.key).name)
-
-
-def _as_clause(reason: str) -> str:
-    verb = "" if reason.startswith("the file") else "it is " if reason.startswith("neither") else "it holds "
-    clause = f"{verb}{reason}"
-    return clause if ";" in reason else f"{clause}; copy it again from its source"
-
-
-def _by_folder(found: _Found, items: list[ObjectFacts]) -> dict[str, list[ObjectFacts]]:
-    parts: dict[str, list[ObjectFacts]] = defaultdict(list)
-    for item in items:
-        parts[str(PurePosixPath(found.name(item.ref.key)).parent)].append(item)
-    return parts
-
-
-def _count(items: list[ObjectFacts], what: str) -> str:
-    return f"{len(items)} {what}{'s' if len(items) > 1 else ''}"
 
 
 def _common_folder(keys: list[str]) -> str:
