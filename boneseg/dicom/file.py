@@ -47,7 +47,7 @@ _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _PIECE = 1 << 20
 _COPIES = 3
 """How often what is unpacked is held at the same time."""
-_FEW_ITEMS_BYTES, _BYTES_AN_ITEM = 1 << 18, 1500
+_FEW_ITEMS_BYTES, _BYTES_AN_ITEM = 600 * 2**10, 1500
 """A file that is smaller cannot hold too many items; what pydicom takes for one, which may be empty."""
 _BLOCK = 512
 """Media and archives pad files with zeros to a multiple of this."""

@@ -122,7 +122,10 @@ def _as_the_header_says(header: SliceHeader, pixels: StoredPixels, raw: NDArray[
             raise _unfit(header, "HighBit")
         raw = raw >> shift
     plain = raw if stored == bits else (raw << (bits - stored)) >> (bits - stored)
-    carries_sign = plain.min() < 0 and stored < bits if pixels.signed else plain.max() >= 1 << (stored - 1)
+    if pixels.signed:
+        carries_sign = plain.min() < 0 and stored < bits
+    else:
+        carries_sign = np.count_nonzero(plain >= 1 << (stored - 1)) >= _MUCH / 2 * plain.size
     if carries_sign or (plain is not raw and not np.array_equal(plain, raw)):
         _check_bits(header, pixels, raw.astype(np.int64), plain.astype(np.int64))
     return plain
