@@ -146,5 +146,5 @@ def test_the_steps_carry_a_bucket_of_series_to_a_published_model(
     )
     assert (version, promoted) == ("1", True)
     assert reason in Path(decision.path).read_text()
-    assert json.loads(workspace.store.read(layout.PUBLISHED_STATE))["fingerprint"] == fingerprint
+    assert json.loads(workspace.store.read(layout.published("bone")))["fingerprint"] == fingerprint
     assert not pull.python_func(settings=settings)[3], "nothing changed since the model was published"
