@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -45,6 +46,8 @@ BATCH, PARAMS = 500, 100
 """Metrics and settings a request; MLflow refuses more than 1000 and 100."""
 IDENTIFYING = ("model_hash", "evaluation_hash")
 """Tags by which a run is found again."""
+_migrating = threading.Lock()
+"""Alembic works on one database of a process at a time."""
 _DISK_FULL = ("database or disk is full", "disk I/O error")
 
 
@@ -216,7 +219,7 @@ def bring_up_to_date(path: Path) -> None:
     """
     engine = sqlalchemy.create_engine(f"sqlite:///{path}")
     try:
-        with _quiet():
+        with _migrating, _quiet():
             if not tables._all_tables_exist(engine):  # type: ignore[no-untyped-call]
                 tables._initialize_tables(engine)  # type: ignore[no-untyped-call]
             elif _revision(engine) != _latest():
