@@ -10,7 +10,7 @@ from urllib.parse import quote, quote_plus, unquote
 
 HIDDEN = "***"
 SECRET_NAMES = re.compile(
-    r"(^|[_.])(SECRET|PASSWORD|PASSWD|PWD|TOKEN|CREDENTIALS?|(API|ACCESS|PRIVATE|PATIENT|SECRET)_?KEY)([_.]|$)"
+    r"^(?!PWD$)(?:.*[_.])?(SECRET|PASSWORD|PASSWD|PWD|TOKEN|CREDENTIALS?|(API|ACCESS|PRIVATE|PATIENT|SECRET)_?KEY)([_.]|$)"
     r"(?!.*(ID|FILE|PATH|URI|URL|DIR)$)",
     re.IGNORECASE,
 )

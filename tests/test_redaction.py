@@ -65,3 +65,8 @@ def test_the_command_line_prints_no_password_whatever_fails(debug: list[str]) ->
     )
     assert run.returncode == 1
     assert "s3cret" not in (run.stdout + run.stderr).replace("train.epoch = 't0p&s3cret'", "")
+
+
+def test_the_working_directory_is_no_password() -> None:
+    assert redacted("/home/somebody/x is damaged", {"PWD": "/home/somebody"}) == "/home/somebody/x is damaged"
+    assert redacted("s3cret!", {"DB_PWD": "s3cret!"}) == "***"

@@ -51,12 +51,14 @@ def find(workspace: Workspace) -> Found:
     store = workspace.store
     data, etag = store.read_versioned(layout.REGISTRY_STATE)
     if data is None:
-        if store.exists(layout.REGISTRY_COPY):
+        copy = store.read_if_there(layout.REGISTRY_COPY)
+        if copy is not None and fault_of(copy, workspace) is None:
             log.warning(
-                "%s is gone, though its copy %s is there: put the copy in its place to have back what was published",
+                "%s is gone; its copy %s is used instead, and the next 'boneseg publish' puts it in place",
                 store.uri(layout.REGISTRY_STATE),
                 store.uri(layout.REGISTRY_COPY),
             )
+            return Found(copy, None, healed=True)
         return Found(None, None)
     fault = fault_of(data, workspace)
     if fault is None:

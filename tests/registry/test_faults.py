@@ -143,3 +143,11 @@ def test_looking_a_model_up_writes_nothing(workspace: Workspace, jobs: list[Job]
     before = workspace.store.stat(layout.REGISTRY_STATE)
     resolve(workspace, "bone@champion", SETTINGS)
     assert workspace.store.stat(layout.REGISTRY_STATE) == before
+
+
+def test_a_registry_that_is_gone_comes_back_from_its_copy(workspace: Workspace, jobs: list[Job]) -> None:
+    jobs[0]()
+    workspace.store.delete(layout.REGISTRY_STATE)
+    assert resolve(workspace, "bone@champion", SETTINGS).is_dir()
+    assert jobs[1]().champion == "bone:2"
+    assert len(outcome(workspace)[0]) == 2
