@@ -21,6 +21,7 @@ from boneseg.models.checkpoint import load_model
 from boneseg.predict.find import look
 from boneseg.predict.masks import Masks, write_masks
 from boneseg.predict.names import folder_names
+from boneseg.predict.owner import own_folder
 from boneseg.progress import track
 from boneseg.settings.schema import PrepareSettings
 from boneseg.storage.catalogue import FileKind, ObjectRef, SeriesRow
@@ -46,7 +47,8 @@ def predict_series(
     Args:
         model_folder: as ``train`` wrote it or ``registry`` fetched it.
         series: a folder with DICOM or NIfTI series anywhere below it, or one NIfTI file.
-        out: gets a folder a series, named after where the series lies, with ``mask.nii.gz`` and ``mask.dcm``:
+        out: gets a folder a series, named after where the series lies (and its hash where that folder holds another
+            series' masks), with ``mask.nii.gz`` and ``mask.dcm``:
             0 background, 1 patient outline, 2 bone, in the order of voxels that the series has.
         settings: how irregular a series may be.
         device: ``cpu``, ``cuda`` or ``auto``.
@@ -76,7 +78,10 @@ def predict_series(
     for row, name in track(list(zip(place.rows, names, strict=True)), "predict"):
         source = name if row.source == "." else row.source
         try:
-            masks = _predict_one(network, card, row, source, out / name, settings or PrepareSettings(), device)
+            folder = own_folder(out, name, row, series)
+            if folder != out / name:
+                log.warning("%s: %s holds masks of another series; its own go to %s", source, out / name, folder)
+            masks = _predict_one(network, card, row, source, folder, settings or PrepareSettings(), device)
         except Exception as error:  # whatever one patient's files do, the next patient's are segmented
             log.debug("%s", source, exc_info=True)
             log.error("%s: %s", source, why := _why(error))

@@ -232,6 +232,41 @@ def test_the_same_pictures_under_two_patients_are_two_series(tmp_path: Path, mod
     assert sorted(patients) == ["P1", "P2", "P3", "P4"]
 
 
+def test_two_patients_predicted_one_after_the_other_into_one_output_keep_their_masks(
+    tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both keep their slices in a folder of the same name, and a script gives each patient to predict by itself."""
+    files = {patient: ct(tmp_path / patient / "dicom", seed, patient=patient) for seed, patient in enumerate("ABC")}
+    files["D"] = ct(tmp_path / "D" / "dicom", 0, patient="D")  # the same pictures as A's
+    out = tmp_path / "out"
+    written = {patient: predict_series(model, tmp_path / patient, out) for patient in files}
+    assert written["A"][0].parent == out / "dicom"
+    assert "holds masks of another series" in caplog.text
+    for patient, paths in written.items():
+        check_seg(paths[1], files[patient])
+        assert predict_series(model, tmp_path / patient, out) == paths
+    assert len({path.parent for paths in written.values() for path in paths}) == 4
+
+
+def test_the_same_series_moved_or_mended_keeps_its_folder(tmp_path: Path, model: Path) -> None:
+    files = ct(tmp_path / "one" / "dicom")
+    first = predict_series(model, tmp_path / "one", tmp_path / "out")
+    (tmp_path / "one").rename(tmp_path / "two")
+    assert predict_series(model, tmp_path / "two", tmp_path / "out") == first
+    (tmp_path / "two").rename(tmp_path / "one")
+    (tmp_path / "one" / "dicom" / files[-1].name).unlink()
+    assert predict_series(model, tmp_path / "one", tmp_path / "out") == first
+
+
+def test_masks_that_nobody_marked_are_left_alone(tmp_path: Path, model: Path) -> None:
+    ct(tmp_path / "data" / "dicom")
+    (tmp_path / "out" / "dicom").mkdir(parents=True)
+    (tmp_path / "out" / "dicom" / "mask.nii.gz").write_text("drawn by hand")
+    written = predict_series(model, tmp_path / "data", tmp_path / "out")
+    assert (tmp_path / "out" / "dicom" / "mask.nii.gz").read_text() == "drawn by hand"
+    assert written[0].parent != tmp_path / "out" / "dicom"
+
+
 def sheared(row: float = 0.0, slices: float = 0.0) -> NDArray[np.float64]:
     affine = np.array([[-2.0, 0, 0, 60], [0, -2, 0, 70], [0, 0, 3, 100], [0, 0, 0, 1]])
     affine[0, 1], affine[1, 2] = row, slices
@@ -264,9 +299,9 @@ def test_a_nifti_mask_lies_on_its_ct_to_the_bit(tmp_path: Path, model: Path) -> 
 def test_a_sheared_nifti_keeps_its_shear_and_has_a_dicom_mask_only_where_one_can_lie(
     tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture, row: float, slices: float, files: int
 ) -> None:
-    path = nifti(tmp_path / "ct.nii.gz", sheared(row, slices))
-    (tmp_path / "out" / "ct").mkdir(parents=True)
-    (tmp_path / "out" / "ct" / "mask.dcm").write_text("of an earlier run")
+    path = nifti(tmp_path / "ct.nii.gz", sheared())
+    predict_series(model, path, tmp_path / "out")
+    nifti(path, sheared(row, slices))
     written = predict_series(model, path, tmp_path / "out", PrepareSettings(max_tilt_degrees=30))
     assert len(written) == files
     assert np.array_equal(nib.load(written[0]).affine, nib.load(path).affine)
@@ -287,7 +322,7 @@ def test_what_an_interrupted_run_left_is_replaced(tmp_path: Path, model: Path) -
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half")
     written = predict_series(model, tmp_path / "data", tmp_path / "out")
-    assert sorted(path.name for path in left.parent.iterdir()) == sorted(path.name for path in written)
+    assert {path.name for path in left.parent.iterdir()} == {".series", *(path.name for path in written)}
 
 
 def test_an_output_that_cannot_be_made_is_told_before_the_work(tmp_path: Path, model: Path) -> None:
