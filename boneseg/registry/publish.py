@@ -51,6 +51,9 @@ class _Given:
     model_uri: str
     card: ModelCard
     evaluation: EvaluationResult
+    """By the present version of the code."""
+    names: frozenset[str]
+    """Hashes of this evaluation, and of the one of an earlier version that it was asked for with."""
     dataset_uri: str
     dataset: Dataset
 
@@ -112,6 +115,7 @@ def _checked(workspace: Workspace, model_uri: str, evaluation_uri: str, dataset_
             f"{evaluation_uri} was made on test set {evaluation.test_hash}, but that of dataset "
             f"{dataset.dataset_hash} is {dataset.test_hash}; evaluate {model_uri} again with 'boneseg evaluate'"
         )
+    names = {evaluation.evaluation_hash}
     named = evaluation_identity(card.model_hash, dataset.test_hash, evaluation.settings)
     if evaluation.evaluation_hash != named:
         log.info("publish: %s was made by another version; measuring anew", evaluation_uri)
@@ -121,7 +125,7 @@ def _checked(workspace: Workspace, model_uri: str, evaluation_uri: str, dataset_
     if strangers or others:
         what = "series that are not in the test set" if strangers else "measurements of another model"
         raise ModelError(f"{evaluation_uri} holds {what}; delete it and evaluate again with 'boneseg evaluate'")
-    return _Given(model_uri, card, evaluation, dataset_uri, dataset)
+    return _Given(model_uri, card, evaluation, frozenset({*names, evaluation.evaluation_hash}), dataset_uri, dataset)
 
 
 def _publish(
@@ -208,8 +212,8 @@ def _registered(registry: Registry, name: str, given: _Given, workspace: Workspa
     """Return the version of this model with this evaluation, made if it is not there."""
     card, evaluation, dataset = given.card, given.evaluation, given.dataset
     for version in registry.versions(name):
-        same = (version.source.rstrip("/"), version.tags.get(EVALUATION_HASH))
-        if same == (given.model_uri.rstrip("/"), evaluation.evaluation_hash):
+        same_model = version.source.rstrip("/") == given.model_uri.rstrip("/")
+        if same_model and version.tags.get(EVALUATION_HASH) in given.names:
             return version
     lineage = {
         "model_hash": card.model_hash,

@@ -65,7 +65,7 @@ def my_turn(workspace: Workspace, name: str) -> Iterator[Callable[[], None]]:
 
 def _wait(workspace: Workspace, key: str, sign: Callable[[], bytes]) -> None:
     store, start = workspace.store, time.monotonic()
-    seen, since = "", start
+    seen, since, announced = "", start, False
     while time.monotonic() - start < PATIENCE:
         present, etag = store.read_versioned(key)
         if (etag or "") != seen:
@@ -75,7 +75,8 @@ def _wait(workspace: Workspace, key: str, sign: Callable[[], bytes]) -> None:
             if store.write_if(key, sign(), etag):
                 return
             continue
-        if since == start or time.monotonic() - since < POLL_SECONDS:
-            log.info("publish: waiting for another publish of the same model")
+        if not announced:
+            log.info("publish: waiting for another publish of the same model, or %.0f s", TAKEN_OVER_AFTER)
+            announced = True
         time.sleep(POLL_SECONDS)
     raise ModelError(f"others publish this model all the time ({store.uri(key)}); publish again when they are done")
