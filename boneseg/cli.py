@@ -7,14 +7,16 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from boneseg import __version__
+from boneseg.cli_store import store
 from boneseg.failures import print_traceback, sentence_of, usage_of
+from boneseg.options import with_settings
 from boneseg.redaction import RedactingFormatter, redacted
 
 if TYPE_CHECKING:
@@ -23,23 +25,10 @@ if TYPE_CHECKING:
     from boneseg.storage.catalogue import Problem
     from boneseg.storage.workspace import Workspace
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 PROBLEMS_SHOWN = 20
 _opened: list[Workspace] = []
 """The bucket of the command that runs: its errors are told with the names of its series."""
-
-
-def with_settings(command: Command) -> Command:
-    """Add the two options by which every stage takes the settings of a run."""
-    file = click.option(
-        "--config", "-c", "config", type=click.Path(path_type=Path), help="YAML file with the run's settings."
-    )
-    single = click.option(
-        "--set", "-s", "overrides", multiple=True, metavar="KEY=VALUE", help="One setting, such as train.epochs=3."
-    )
-    return file(single(command))
 
 
 @click.group(
@@ -66,43 +55,7 @@ def demo(data: Path | None, keep: bool, config: Path | None, overrides: tuple[st
     run_demo(data, keep, config, overrides, click.echo)
 
 
-@cli.group(epilog="Example: boneseg store start")
-def store() -> None:
-    """Start, stop or look at the embedded object store (SeaweedFS on 127.0.0.1)."""
-
-
-@store.command("start", epilog="Example: boneseg store start")
-def store_start() -> None:
-    """Start the embedded store; nothing happens if it runs already."""
-    from boneseg.settings.loading import work_folder
-    from boneseg.settings.schema import StoreSettings
-    from boneseg.storage import embedded
-
-    status = embedded.start(work_folder())
-    embedded.open_store(StoreSettings(), work_folder()).ensure_bucket()
-    click.echo(f"store at {status.endpoint} (PID {status.pid}), data in {status.folder}")
-
-
-@store.command("stop", epilog="Example: boneseg store stop")
-def store_stop() -> None:
-    """Stop the embedded store; its data stays."""
-    from boneseg.settings.loading import work_folder
-    from boneseg.storage import embedded
-
-    click.echo("store stopped" if embedded.stop(work_folder()) else "no store was running")
-
-
-@store.command("status", epilog="Example: boneseg store status")
-def store_status() -> None:
-    """Say whether the embedded store runs; exit code 1 if not."""
-    from boneseg.settings.loading import work_folder
-    from boneseg.storage import embedded
-
-    status = embedded.status(work_folder())
-    if status is None:
-        click.echo("no store is running; start it with 'boneseg store start'")
-        sys.exit(EXIT_FAILED)
-    click.echo(f"store at {status.endpoint} (PID {status.pid}), data in {status.folder}")
+cli.add_command(store)
 
 
 @cli.command(epilog="Example: boneseg upload series/")

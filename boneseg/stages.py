@@ -113,10 +113,10 @@ class Stages:
         """Measure a model on a dataset's test split; none = the last of each."""
         from boneseg.evaluate.evaluate import evaluate
 
-        result = evaluate(
-            self.workspace, model_uri or self.model_uri(), self._dataset(dataset_uri), self.settings.evaluate
-        )
-        self._remember(evaluation_uri=result.evaluation_uri)
+        model, dataset = model_uri or self.model_uri(), self._dataset(dataset_uri)
+        result = evaluate(self.workspace, model, dataset, self.settings.evaluate)
+        if (model, dataset) == (self.latest.model_uri, self.latest.dataset_uri):  # what publish goes on with
+            self._remember(evaluation_uri=result.evaluation_uri)
         return result
 
     def publish(self, promote: bool = False) -> PublishResult:

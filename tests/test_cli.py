@@ -10,6 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from boneseg.cli import cli, main
+from boneseg.errors import StoreError
+from boneseg.storage.workspace import Workspace
 
 HEAVY = ("torch", "ray", "kfp", "mlflow", "matplotlib", "pydicom", "albumentations", "numpy", "pydantic", "minio")
 
@@ -54,6 +56,21 @@ def test_stage_without_a_store_says_how_to_start_one(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "boneseg store start" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_record_is_removed_and_raw_data_never(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = workspace.store
+    monkeypatch.setattr("boneseg.storage.open.open_workspace", lambda settings: workspace)
+    kept = ("raw/ct.nii.gz", "raw/patients.csv", "state/splits.json")
+    for key in (*kept, "raw/.boneseg/names.json", "state/private.json"):
+        store.write(key, b"x")
+    for key in ("raw/.boneseg/names.json", store.uri("state/private.json")):
+        assert CliRunner().invoke(cli, ["store", "remove", key]).exit_code == 0
+    for key, told in ((kept[0], "raw data"), (store.uri(kept[1]), "raw data"), ("state/nothing.json", "not there")):
+        failed = CliRunner().invoke(cli, ["store", "remove", key])
+        assert isinstance(failed.exception, StoreError)
+        assert told in str(failed.exception)
+    assert tuple(sorted(item.key for item in store.list())) == kept
 
 
 def test_demo_on_a_missing_folder_names_it(tmp_path: Path) -> None:

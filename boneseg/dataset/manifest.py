@@ -5,6 +5,7 @@ from __future__ import annotations
 from boneseg.scheme import CLASSES
 from boneseg.settings.schema import Split
 from boneseg.storage.catalogue import GeometryRecord, ObjectRef, Problem
+from boneseg.storage.hashing import combine
 from boneseg.storage.records import Record
 
 
@@ -60,6 +61,19 @@ class Dataset(Record):
     entries: tuple[DatasetEntry, ...]
     problems: tuple[Problem, ...]
 
+    @staticmethod
+    def made_of(fingerprint: str, entries: tuple[DatasetEntry, ...], problems: tuple[Problem, ...]) -> Dataset:
+        """Name a dataset by what it holds."""
+        dataset_hash, test_hash = _hashes(CLASSES, entries)
+        return Dataset(
+            dataset_hash=dataset_hash, test_hash=test_hash, fingerprint=fingerprint, entries=entries, problems=problems
+        )
+
+    @property
+    def is_as_named(self) -> bool:
+        """Whether both hashes are those of the content."""
+        return _hashes(self.classes, self.entries) == (self.dataset_hash, self.test_hash)
+
     def of(self, split: Split) -> tuple[ShardRecord, ...]:
         """Return the shards of one split."""
         return tuple(entry.shard for entry in self.entries if entry.split == split)
@@ -69,3 +83,9 @@ class Dataset(Record):
         """Whether validation holds training series, for want of patients: then it says nothing of other patients."""
         trained = {record.shard for record in self.of(Split.TRAIN)}
         return any(record.shard in trained for record in self.of(Split.VALIDATION))
+
+
+def _hashes(classes: tuple[str, ...], entries: tuple[DatasetEntry, ...]) -> tuple[str, str]:
+    members = sorted(f"{entry.split} {entry.shard.shard}" for entry in entries)
+    tested = [member for member in members if member.startswith(Split.TEST)]
+    return combine([*classes, *members]), combine([*classes, *tested])

@@ -13,7 +13,7 @@ from boneseg.dataset.making import Prepared, Task, make_shards, shard_name
 from boneseg.dataset.manifest import Dataset, DatasetEntry, ShardRecord
 from boneseg.dataset.shards import find_shard
 from boneseg.dataset.splits import Assignment, decide_splits, group_people
-from boneseg.errors import DataError
+from boneseg.errors import DataError, RecordError
 from boneseg.ingest.clean import clean_bucket
 from boneseg.ingest.concealed import with_file_tokens
 from boneseg.ingest.known import KnownObjects
@@ -23,7 +23,6 @@ from boneseg.scheme import CLASSES
 from boneseg.settings.schema import PrepareSettings, Split
 from boneseg.storage import layout
 from boneseg.storage.catalogue import Catalogue, ObjectRef, Problem, SeriesRow, patients_sentence
-from boneseg.storage.hashing import combine
 from boneseg.storage.names import TOKEN, Names, load_names, restore, save_names
 from boneseg.storage.records import Record
 from boneseg.storage.workspace import Workspace
@@ -91,7 +90,7 @@ def prepare(workspace: Workspace, catalogue_uri: str, settings: PrepareSettings)
     assignment = decide_splits(workspace.store, records, settings.splits)
     entries, notes = _entries(records, assignment)
     fingerprint = PurePosixPath(catalogue_uri).stem
-    dataset = _dataset(fingerprint, entries, (*problems, *notes))
+    dataset = Dataset.made_of(fingerprint, entries, (*problems, *notes))
     uri = _write(workspace, dataset)
     count = sum(item.record is not None for item in made)
     return _result(dataset, uri, made=count, reused=len(records) - count)
@@ -114,6 +113,8 @@ def _with_overrides(workspace: Workspace, catalogue: Catalogue, path: Path | Non
     table = load_names(workspace.store, workspace.private)
     check_table(lines, [key.removeprefix(workspace.raw_prefix) for key in state.load()])
     paths = [restore(row.source, table) for row in catalogue.series]
+    if any(TOKEN.fullmatch(path) for path in paths):
+        raise RecordError("the names of series were lost since the last pull; run 'boneseg pull' again")
     rows = with_table(catalogue.series, paths, lines, workspace.patient_secret())
     return catalogue.model_copy(update={"series": tuple(rows), "overrides_hash": overrides_hash})
 
@@ -208,18 +209,6 @@ def _entries(records: Sequence[ShardRecord], assignment: Assignment) -> tuple[tu
         reason = "no patient is in the test set, so nothing can be evaluated; add patients"
         notes.append(Problem(source="test", reason=reason, fatal=False))
     return tuple(sorted(entries, key=lambda entry: entry.split)), notes
-
-
-def _dataset(fingerprint: str, entries: tuple[DatasetEntry, ...], problems: tuple[Problem, ...]) -> Dataset:
-    members = sorted(f"{entry.split} {entry.shard.shard}" for entry in entries)
-    tested = [member for member in members if member.startswith(Split.TEST)]
-    return Dataset(
-        dataset_hash=combine([*CLASSES, *members]),
-        test_hash=combine([*CLASSES, *tested]),
-        fingerprint=fingerprint,
-        entries=entries,
-        problems=problems,
-    )
 
 
 def _write(workspace: Workspace, dataset: Dataset) -> str:

@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.lib import format as npy
@@ -20,7 +19,8 @@ from boneseg.scheme import CLASSES
 from boneseg.storage import layout
 from boneseg.storage.cache import Cache
 from boneseg.storage.catalogue import GeometryRecord, ObjectRef, SeriesRow
-from boneseg.storage.hashing import sha256_array, sha256_file
+from boneseg.storage.hashing import sha256_array
+from boneseg.storage.intact import differs, is_intact
 from boneseg.storage.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,9 @@ def find_shard(workspace: Workspace, shard: str) -> ShardRecord | None:
     except RecordError as error:
         log.warning("%s", error)
         return None
-    if all(_is_whole(workspace, ref) for ref in (record.image, record.label)):
+    if record.shard == shard and all(
+        is_intact(workspace.store, ref, workspace.folder) for ref in (record.image, record.label)
+    ):
         return record
     log.warning("shard %s is damaged; it is made anew", shard)
     return None
@@ -126,7 +128,11 @@ def _fetched(workspace: Workspace, record: ShardRecord, ref: ObjectRef) -> Path:
         return Cache(workspace.cache, workspace.store).fetch(ref)
     except StoreError as error:
         item = workspace.store.stat(ref.key)  # raises where the store itself is at fault
-        if item is None or (item.size, item.etag) != (ref.size, ref.etag or item.etag) or _differs(workspace, ref):
+        if (
+            item is None
+            or (item.size, item.etag) != (ref.size, ref.etag or item.etag)
+            or differs(workspace.store, ref, workspace.folder)
+        ):
             raise _damaged(workspace, record) from error
         raise
 
@@ -141,26 +147,6 @@ def _damaged(workspace: Workspace, record: ShardRecord) -> StoreError:
     )
 
 
-def _is_whole(workspace: Workspace, ref: ObjectRef) -> bool:
-    """Say whether an object is there as it was written; one whose ETag is another is read to be sure."""
-    item = workspace.store.stat(ref.key)
-    if item is None or item.size != ref.size:
-        return False
-    return not ref.etag or item.etag == ref.etag or not _differs(workspace, ref)
-
-
-def _differs(workspace: Workspace, ref: ObjectRef) -> bool:
-    with TemporaryDirectory(dir=_existing(workspace.folder)) as folder:
-        path = Path(folder) / "object"
-        workspace.store.download(ref.key, path)
-        return sha256_file(path) != ref.sha256
-
-
-def _existing(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def _put(workspace: Workspace, key: str, array: NDArray[np.generic]) -> ObjectRef:
     """Store an array; the ETag that the store gave it tells later, without reading it, whether it is still the same."""
     ref = Cache(workspace.cache, workspace.store).put(key, partial(_write, array))
@@ -173,11 +159,16 @@ def load_dataset(workspace: Workspace, dataset_uri: str) -> Dataset:
 
     Raises:
         DataError: there is no dataset at this URI.
+        RecordError: it is damaged, or was changed after it was written.
     """
     text = workspace.store.read_if_there(workspace.store.key(dataset_uri))
     if text is None:
         raise DataError(f"{dataset_uri} is not there; make the dataset with 'boneseg prepare'")
-    return Dataset.read(text, dataset_uri, "make the dataset again with 'boneseg prepare'")
+    remedy = "make the dataset again with 'boneseg prepare'"
+    dataset = Dataset.read(text, dataset_uri, remedy)
+    if not dataset.is_as_named:
+        raise RecordError(f"{dataset_uri} was changed after it was written; {remedy}")
+    return dataset
 
 
 def count_classes(label: NDArray[np.uint8]) -> tuple[tuple[int, int, int], ...]:

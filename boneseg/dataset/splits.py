@@ -8,19 +8,22 @@ corrected, stays where it was.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from boneseg.dataset.manifest import ShardRecord
-from boneseg.errors import DataError
+from boneseg.dataset.manifest import Dataset, ShardRecord
+from boneseg.errors import DataError, RecordError
 from boneseg.settings.schema import Split, SplitSettings
 from boneseg.storage import layout
 from boneseg.storage.catalogue import ToldBy
 from boneseg.storage.client import ObjectStore
 from boneseg.storage.hashing import combine
 from boneseg.storage.records import Record
+
+log = logging.getLogger(__name__)
 
 STRONGEST = (Split.TEST, Split.VALIDATION, Split.TRAIN)
 """Who was in two splits by earlier runs belongs to the first of these."""
@@ -51,18 +54,19 @@ def decide_splits(store: ObjectStore, records: Sequence[ShardRecord], settings: 
 
     Raises:
         DataError: see ``assign``.
-        RecordError: the state in the bucket is damaged; guessing would move patients.
+        RecordError: the state in the bucket is damaged, and so is a dataset by which it could be made anew; guessing
+            would move patients.
     """
     made: list[Assignment] = []
 
     def change(data: bytes | None) -> bytes:
         # Decided on what is there now: another run may have placed the same patients a moment ago.
-        state = _read_state(store, data)
+        state, intact = _read_state(store, data)
         made[:] = [assign(records, state.known, settings)]
         used = [record for record in records if record.shard not in made[0].left_out]
         now = {trait: made[0].splits[record.patient] for record in used for trait in traits(record)}
         kept = SplitState(known=now | state.known)
-        return data if data is not None and kept == state else kept.to_json()
+        return data if data is not None and intact and kept == state else kept.to_json()
 
     store.update(layout.SPLITS_STATE, change, "application/json")
     return made[0]
@@ -143,11 +147,36 @@ def group_people(records: Sequence[ShardRecord]) -> dict[str, list[ShardRecord]]
     return people
 
 
-def _read_state(store: ObjectStore, data: bytes | None) -> SplitState:
+def _read_state(store: ObjectStore, data: bytes | None) -> tuple[SplitState, bool]:
+    """Return what is decided, and whether it was read; else it is made anew."""
     if data is None:
-        return SplitState(known={})
-    uri = store.uri(layout.SPLITS_STATE)
-    return SplitState.read(data, uri, "restore it, or delete it and accept a new test set")
+        return SplitState(known={}), True
+    try:
+        return SplitState.read(data, store.uri(layout.SPLITS_STATE), "it is made anew from the datasets so far"), True
+    except RecordError as error:
+        log.warning("%s", error)
+        return SplitState(known=_known_from_datasets(store)), False
+
+
+def _known_from_datasets(store: ObjectStore) -> dict[str, Split]:
+    """Return what the datasets of the bucket say; whoever is in none of them was never trained or tested on."""
+    known: dict[str, Split] = {}
+    remedy = (
+        f"patients' splits are damaged too and cannot be made anew without it: restore one of the two, or remove "
+        f"both with 'boneseg store remove {layout.SPLITS_STATE}' and 'boneseg store remove' this one, and accept "
+        "that its patients may change their splits"
+    )
+    for item in store.list("datasets/"):
+        if not item.key.endswith("/dataset.json"):
+            continue
+        dataset = Dataset.read(store.read(item.key), store.uri(item.key), remedy)
+        trained = {record.shard for record in dataset.of(Split.TRAIN)}
+        for entry in dataset.entries:
+            if entry.split == Split.VALIDATION and entry.shard.shard in trained:  # lent, for want of patients
+                continue
+            for trait in traits(entry.shard):
+                known[trait] = _strongest({entry.split, known.get(trait, entry.split)}) or entry.split
+    return known
 
 
 def _decided(members: Sequence[ShardRecord], frozen: Mapping[str, Split]) -> Split | None:
@@ -164,7 +193,7 @@ def _decided(members: Sequence[ShardRecord], frozen: Mapping[str, Split]) -> Spl
         wanted, source = next(iter(asked.items()))
         raise DataError(
             f"patients.csv asks for {wanted} for {source}, but this patient has been in {known} since an earlier run; "
-            f"change the line, or delete {layout.SPLITS_STATE} in the bucket and accept a new test set"
+            f"change the line, or give up the frozen test set with 'boneseg store remove {layout.SPLITS_STATE}'"
         )
     return known if known is not None else next(iter(asked), None)
 

@@ -210,7 +210,9 @@ def load_evaluation(workspace: Workspace, uri: str) -> EvaluationResult:
         RecordError: it is damaged, or was changed after it was written.
     """
     return read_evaluation(
-        workspace.store.read(workspace.store.key(uri)), uri, "delete it and evaluate again with 'boneseg evaluate'"
+        workspace.store.read(workspace.store.key(uri)),
+        uri,
+        "evaluate again with 'boneseg evaluate', which makes it anew",
     )
 
 

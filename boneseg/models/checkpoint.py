@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import safetensors.torch
 import torch
@@ -18,9 +20,14 @@ from boneseg.scheme import CLASSES
 from boneseg.settings import identities
 from boneseg.settings.schema import ModelSettings, TrainSettings
 from boneseg.storage import layout
+from boneseg.storage.catalogue import ObjectRef
+from boneseg.storage.faults import ObjectMissingError
 from boneseg.storage.hashing import combine, sha256_file
+from boneseg.storage.intact import is_intact, is_same, written
 from boneseg.storage.whole import write_whole
 from boneseg.storage.workspace import Workspace
+
+_FILES = (WEIGHTS_FILE, CARD_FILE)
 
 
 def save_model(
@@ -129,17 +136,52 @@ def read_card(folder: Path) -> ModelCard:
 
 
 def upload_model(workspace: Workspace, folder: Path) -> str:
-    """Copy a model to the bucket, unless it is there.
+    """Copy a model to the bucket, the card last; a damaged copy that is there is replaced.
 
     Returns:
         Its URI, ``s3://bucket/models/<hash>/``.
     """
-    card = read_card(folder)
-    store = workspace.store
-    if not store.exists(layout.model(card.model_hash, CARD_FILE)):
-        store.upload(folder / WEIGHTS_FILE, layout.model(card.model_hash, WEIGHTS_FILE))
-        store.upload(folder / CARD_FILE, layout.model(card.model_hash, CARD_FILE), content_type="application/json")
+    card, store = read_card(folder), workspace.store
+    for file, kind in ((WEIGHTS_FILE, "application/octet-stream"), (CARD_FILE, "application/json")):
+        key = layout.model(card.model_hash, file)
+        if not is_same(store, key, folder / file):
+            store.upload(folder / file, key, kind)
     return store.uri(layout.model(card.model_hash))
+
+
+def stored_files(workspace: Workspace, folder: Path) -> tuple[ObjectRef, ...]:
+    """Return what tells later whether the bucket still holds this model as it was uploaded from here."""
+    model_hash = read_card(folder).model_hash
+    return tuple(written(workspace.store, layout.model(model_hash, file), folder / file) for file in _FILES)
+
+
+def is_stored(workspace: Workspace, model_hash: str, files: tuple[ObjectRef, ...] = ()) -> bool:
+    """Say whether the bucket holds a model whole.
+
+    Args:
+        workspace: bucket and local folder.
+        model_hash: of the model.
+        files: as ``stored_files`` gave them; none = nobody noted them, so that the model is read.
+    """
+    if files:
+        return all(is_intact(workspace.store, ref, workspace.folder) for ref in files)
+    workspace.folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=workspace.folder) as name:
+        folder = Path(name)
+        try:
+            _download(workspace, layout.model(model_hash).rstrip("/"), folder)
+            return read_card(folder).model_hash == model_hash
+        except (ModelError, ObjectMissingError):
+            return False
+
+
+def find_local(workspace: Workspace, run: str, model_hash: str) -> Path | None:
+    """Return a folder of this machine that holds a model whole, where there is one."""
+    for folder in (workspace.run_folder(run) / "model", workspace.folder / "models" / model_hash):
+        with suppress(ModelError):
+            if read_card(folder).model_hash == model_hash:
+                return folder
+    return None
 
 
 def fetch_model(workspace: Workspace, uri: str) -> Path:
@@ -157,10 +199,14 @@ def fetch_model(workspace: Workspace, uri: str) -> Path:
     try:
         read_card(folder)
     except ModelError:
-        for file in (WEIGHTS_FILE, CARD_FILE):
-            workspace.store.download(f"{prefix}/{file}", folder / file)
+        _download(workspace, prefix, folder)
         read_card(folder)
     return folder
+
+
+def _download(workspace: Workspace, prefix: str, folder: Path) -> None:
+    for file in _FILES:
+        workspace.store.download(f"{prefix}/{file}", folder / file)
 
 
 def _model_hash(folder: Path, model: ModelSettings, classes: tuple[str, ...]) -> str:

@@ -74,7 +74,7 @@ def find(workspace: Workspace) -> Found:
         return Found(copy, etag, healed=True)
     raise ModelError(
         f"{place} and there is no good copy at {store.uri(layout.REGISTRY_COPY)}; put an older version of it back, or "
-        "delete it and publish the models again"
+        f"remove it with 'boneseg store remove {layout.REGISTRY_STATE}' and publish the models again"
     )
 
 

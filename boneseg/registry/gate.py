@@ -40,7 +40,7 @@ def decide(candidate: Score, champion: Score | None, min_gain: float = 0.0, lost
         candidate: the new model.
         champion: the champion so far, measured on the same test set; none where there is none to compare with.
         min_gain: the interval of the gain must lie above this.
-        lost: reference of a champion whose files are gone from the bucket.
+        lost: reference of a champion whose files are gone from the bucket or damaged.
 
     Raises:
         ValueError: the two were measured on different test sets.
@@ -53,7 +53,9 @@ def decide(candidate: Score, champion: Score | None, min_gain: float = 0.0, lost
     if not own.series:
         return _stays(f"{new} stays challenger because no test series gives it a bone Dice to judge it by.")
     if lost is not None:
-        return _rises(f"{new} becomes champion with {measured} because the files of {lost}, champion so far, are gone.")
+        return _rises(
+            f"{new} becomes champion with {measured} because the files of {lost}, champion so far, are gone or damaged."
+        )
     if champion is None:
         return _rises(f"{new} becomes champion with {measured} because there was no champion before it.")
     if candidate.test_hash != champion.test_hash:

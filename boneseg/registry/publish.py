@@ -100,9 +100,14 @@ def publish(
 
 def _checked(workspace: Workspace, model_uri: str, evaluation_uri: str, dataset_uri: str) -> _Given:
     """Read what is published, and make sure that it belongs together."""
+    from boneseg.models.checkpoint import is_stored  # loads torch
+
     store = workspace.store
     card_key = store.key(model_uri) + CARD_FILE
-    card = ModelCard.read(store.read(card_key), store.uri(card_key), "train the model again")
+    remedy = "'boneseg train' makes the model whole again"
+    card = ModelCard.read(store.read(card_key), store.uri(card_key), remedy)
+    if not is_stored(workspace, card.model_hash):
+        raise ModelError(f"{model_uri} is damaged: its weights are not those of its card; {remedy}")
     evaluation = load_evaluation(workspace, evaluation_uri)
     dataset = load_dataset(workspace, dataset_uri)
     if evaluation.model_hash != card.model_hash:
@@ -124,7 +129,7 @@ def _checked(workspace: Workspace, model_uri: str, evaluation_uri: str, dataset_
     others = [row.series for row in evaluation.series if row.network.method != card.model_hash]
     if strangers or others:
         what = "series that are not in the test set" if strangers else "measurements of another model"
-        raise ModelError(f"{evaluation_uri} holds {what}; delete it and evaluate again with 'boneseg evaluate'")
+        raise ModelError(f"{evaluation_uri} holds {what}; remove it with 'boneseg store remove' and evaluate again")
     return _Given(model_uri, card, evaluation, frozenset({*names, evaluation.evaluation_hash}), dataset_uri, dataset)
 
 
@@ -250,14 +255,18 @@ def _decision(
             f"{champion.reference}, the champion, is {champion.source}, outside bucket {workspace.store.bucket}; set "
             "publish.model_name to a name that belongs to this bucket alone"
         )
-    if not workspace.store.exists(workspace.store.key(champion.source).rstrip("/") + f"/{CARD_FILE}"):
-        return decide(candidate, None, gain, lost=champion.reference)
     measured = _champions(workspace, champion, given)
+    if measured is None:
+        return decide(candidate, None, gain, lost=champion.reference)
     return decide(candidate, _score(champion.reference, measured), gain)
 
 
-def _champions(workspace: Workspace, champion: Version, given: _Given) -> EvaluationResult:
-    """Return the champion's evaluation with the code, settings and test set of the new model's."""
+def _champions(workspace: Workspace, champion: Version, given: _Given) -> EvaluationResult | None:
+    """Return the champion's evaluation with the code, settings and test set of the new model's; none = it is lost."""
+    from boneseg.models.checkpoint import is_stored  # loads torch
+
+    if not workspace.store.exists(workspace.store.key(champion.source).rstrip("/") + f"/{CARD_FILE}"):
+        return None
     model_hash = champion.source.rstrip("/").rpartition("/")[2]
     wanted = evaluation_identity(model_hash, given.evaluation.test_hash, given.evaluation.settings)
     if champion.tags.get(EVALUATION_HASH) == wanted:
@@ -265,6 +274,8 @@ def _champions(workspace: Workspace, champion: Version, given: _Given) -> Evalua
             return load_evaluation(workspace, champion.tags[EVALUATION_URI])
         except (RecordError, StoreError) as error:
             log.warning("%s", error)
+    if not is_stored(workspace, model_hash):
+        return None
     log.info("publish: measuring the champion %s as the new model was measured", champion.reference)
     return _evaluate(workspace, champion.source, given.dataset_uri, given.evaluation)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 import time
@@ -16,6 +15,7 @@ from boneseg.errors import SettingsError, StoreError
 from boneseg.storage.catalogue import ObjectRef
 from boneseg.storage.client import ObjectInfo, ObjectMissingError, ObjectStore
 from boneseg.storage.hashing import sha256_file
+from boneseg.storage.intact import fits_etag
 from boneseg.storage.protect import FILE_MODE, make_private
 
 LIMIT_VARIABLE = "BONESEG_CACHE_GB"
@@ -136,7 +136,7 @@ class Cache:
             fetched = self.store.download(key, partial)
             sha256 = sha256_file(partial)
             # An ETag that is no MD5 (server-side encryption) is believed when the same comes twice.
-            if _fits(fetched, partial) or (fetched.etag, sha256) == seen:
+            if fits_etag(fetched.etag, partial) is not False or (fetched.etag, sha256) == seen:
                 return fetched, sha256
             seen = fetched.etag, sha256
         raise StoreError(f"{self.store.uri(key)} changes while it is read; run 'boneseg pull' again")
@@ -217,15 +217,6 @@ def _touch(path: Path) -> None:
         os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
     except FileNotFoundError:  # evicted in this very moment; the caller's open says so
         return
-
-
-def _fits(item: ObjectInfo, path: Path) -> bool:
-    """Say whether a file is what its ETag says; an ETag that cannot be an MD5 says nothing."""
-    is_md5 = len(item.etag) == 32 and "-" not in item.etag
-    if not is_md5:
-        return True
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() == item.etag
 
 
 def _limit_from_environment() -> int:

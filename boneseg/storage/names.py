@@ -7,17 +7,20 @@ people who hold the data want to read, and concealed before they are logged or s
 from __future__ import annotations
 
 import html
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
 from pydantic import Field
 
-from boneseg.errors import QUOTED
+from boneseg.errors import QUOTED, RecordError
 from boneseg.storage.client import ObjectStore
 from boneseg.storage.hashing import pseudonym
 from boneseg.storage.private import NAMES_FILE, PrivatePlace
 from boneseg.storage.records import Record
+
+log = logging.getLogger(__name__)
 
 DIGITS = 12
 TOKEN = re.compile(rf"\b(?:series|file|folder|text)-[0-9a-f]{{{DIGITS}}}\b")
@@ -135,11 +138,10 @@ def restore(text: str, names: Mapping[str, str]) -> str:
 
 
 def load_names(store: ObjectStore, place: PrivatePlace) -> dict[str, str]:
-    """Read the table that leads from stand-ins to names.
+    """Read the table that leads from stand-ins to names; a damaged one counts as empty.
 
     Raises:
         StoreError: the store does not answer, or these credentials may not read beside the raw data.
-        RecordError: the table is damaged.
     """
     return _read(store.read_if_there(place.folder + NAMES_FILE), store, place)
 
@@ -168,4 +170,8 @@ def _read(data: bytes | None, store: ObjectStore, place: PrivatePlace) -> dict[s
     if data is None:
         return {}
     uri = store.uri(place.folder + NAMES_FILE)
-    return NameTable.read(data, uri, "delete it: 'boneseg pull' makes it again").names
+    try:
+        return NameTable.read(data, uri, "the next 'boneseg pull' makes it anew").names
+    except RecordError as error:
+        log.warning("%s", error)
+        return {}

@@ -38,8 +38,19 @@ def is_private(key: str) -> bool:
 
 
 def private_place(store: ObjectStore, raw_prefix: str) -> PrivatePlace:
-    """Return where the bucket keeps what leads back to people; decided at first use."""
-    return _read(store.update(layout.PRIVATE_STATE, lambda data: data or _first(raw_prefix)), store)
+    """Return where the bucket keeps what leads back to people; decided at first use, found again if damaged."""
+
+    def whole(data: bytes | None) -> bytes:
+        if data is not None:
+            try:
+                _read(data, store)
+                return data
+            except RecordError as error:
+                log.warning("%s", error)
+                return PrivatePlace(folder=_found_again(store, raw_prefix)).to_json()
+        return PrivatePlace(folder=f"{raw_prefix}{FOLDER}").to_json()
+
+    return _read(store.update(layout.PRIVATE_STATE, whole, "application/json"), store)
 
 
 def change_place(store: ObjectStore, **values: object) -> None:
@@ -87,7 +98,8 @@ def _bucket_secret(store: ObjectStore, raw_prefix: str, fresh: bytes) -> bytes:
     elif len(kept) < LEAST_KEY_BYTES or (place.key_check and place.key_check != _check(kept)):
         raise RecordError(
             f"the patient key {store.uri(key)} was changed or cut short, so patients would not be known again: restore "
-            f"it from a backup, or give the true one as {KEY_VARIABLE}"
+            f"it from a backup or give the true one as {KEY_VARIABLE}; where neither is left, 'boneseg store remove "
+            f"{key}', and patients are known again by the pixels of their series"
         )
     elif not place.key_check:
         change_place(store, key_check=_check(kept))
@@ -102,7 +114,8 @@ def _moved(store: ObjectStore, key: str) -> bytes | None:
     if len(earlier) < LEAST_KEY_BYTES:
         raise RecordError(
             f"the patient key {store.uri(layout.EARLIER_PATIENT_KEY)} was cut short, so patients would not be known "
-            f"again: restore it from a backup, or give it as {KEY_VARIABLE}"
+            f"again: restore it from a backup or give it as {KEY_VARIABLE}; where neither is left, 'boneseg store "
+            f"remove {layout.EARLIER_PATIENT_KEY}', and patients are known again by the pixels of their series"
         )
     kept = _made(store, key, earlier)
     store.delete(layout.EARLIER_PATIENT_KEY)
@@ -118,9 +131,15 @@ def _check(secret: bytes) -> str:
     return pseudonym(secret, "check", "patient-key")
 
 
-def _first(raw_prefix: str) -> bytes:
-    return PrivatePlace(folder=f"{raw_prefix}{FOLDER}").to_json()
+def _found_again(store: ObjectStore, raw_prefix: str) -> str:
+    """Look for the folder that the patient key lies in; without one, it is where a new bucket has it."""
+    first = f"{raw_prefix}{FOLDER}"
+    if store.exists(first + KEY_FILE):
+        return first
+    ending = f"/{FOLDER}{KEY_FILE}"
+    found = (item.key for item in store.list() if f"/{item.key}".endswith(ending))
+    return next((key.removesuffix(KEY_FILE) for key in found), first)
 
 
 def _read(data: bytes, store: ObjectStore) -> PrivatePlace:
-    return PrivatePlace.read(data, store.uri(layout.PRIVATE_STATE), "restore it from a backup")
+    return PrivatePlace.read(data, store.uri(layout.PRIVATE_STATE), "it is made anew")

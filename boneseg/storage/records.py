@@ -15,9 +15,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from boneseg.errors import RecordError
 
-SEAL = "seal"
-"""Name of the hash over all other fields; records of before it was introduced have none and are read as they are."""
-SEAL_DIGITS = 32
+SEAL, SEAL_DIGITS = "seal", 32
+"""Name of the hash over all other fields; records of the first format have none and are read as they are."""
+FORMAT, SEALED_FORMAT = "format", 2
+"""Name and value of the field that says that a record must have its seal."""
 
 
 class Record(BaseModel):
@@ -27,7 +28,7 @@ class Record(BaseModel):
 
     def to_json(self, compact: bool = False) -> bytes:
         """Return the sealed JSON that ``read`` reads back; ``compact`` leaves out defaults and white space."""
-        values = json.loads(self.model_dump_json(exclude_defaults=compact))
+        values = {FORMAT: SEALED_FORMAT, **json.loads(self.model_dump_json(exclude_defaults=compact))}
         indent = None if compact else 1
         return json.dumps({**values, SEAL: seal_of(values)}, indent=indent, ensure_ascii=False).encode()
 
@@ -50,8 +51,9 @@ class Record(BaseModel):
         if not isinstance(values, dict):
             raise RecordError(f"{place} is damaged: it holds no record; {remedy}")
         seal = values.pop(SEAL, None)
-        if seal is not None and seal != seal_of(values):
+        if (seal is not None or FORMAT in values) and seal != seal_of(values):
             raise RecordError(f"{place} was changed after it was written; {remedy}")
+        values.pop(FORMAT, None)
         try:
             return cls.model_validate_json(json.dumps(values))
         except ValidationError as error:

@@ -12,17 +12,18 @@ from typing import Any
 
 from boneseg.errors import RecordError, SettingsError
 from boneseg.identity import stable_hash
-from boneseg.models.card import CARD_FILE, EpochRecord
+from boneseg.models.card import EpochRecord
 from boneseg.settings import identities
 from boneseg.settings.schema import ModelSettings, TrainSettings
 from boneseg.storage import layout
+from boneseg.storage.catalogue import ObjectRef
 from boneseg.storage.records import Record
 from boneseg.storage.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
 RUN_FILE, RESULT_FILE = "run.json", "result.json"
-_ANOTHER_NAME = "delete it if this run has the settings and the data it always had, or give this run another name"
+_ANOTHER_NAME = "give this run another name, or remove it with 'boneseg store remove {key}' and train anew"
 
 
 class TrainResult(Record):
@@ -36,6 +37,8 @@ class TrainResult(Record):
     reused: bool
     """Whether it was finished before and nothing was trained."""
     history: tuple[EpochRecord, ...]
+    files: tuple[ObjectRef, ...] = ()
+    """The model in the bucket as it was written."""
 
 
 class RunRecord(Record):
@@ -80,10 +83,11 @@ def check_name(workspace: Workspace, name: str, record: RunRecord) -> None:
     Raises:
         SettingsError: a run of this name was started with other settings or data.
     """
-    text = workspace.store.read_if_there(layout.run(name, RUN_FILE))
-    if text is None:
+    key = layout.run(name, RUN_FILE)
+    text = workspace.store.read_if_there(key)
+    if text is None or name == record.default_name():  # such a name says all that the record does
         return
-    earlier = RunRecord.read(text, workspace.store.uri(layout.run(name, RUN_FILE)), _ANOTHER_NAME)
+    earlier = RunRecord.read(text, workspace.store.uri(key), _ANOTHER_NAME.format(key=key))
     differences = record.differences(earlier)
     if differences:
         raise SettingsError(
@@ -98,7 +102,7 @@ def claim(workspace: Workspace, name: str, record: RunRecord) -> None:
 
 
 def find_result(workspace: Workspace, name: str) -> TrainResult | None:
-    """Return the result of a run that is finished and whose model is in the bucket, else none."""
+    """Return the result of a run that is finished, else none."""
     text = workspace.store.read_if_there(layout.run(name, RESULT_FILE))
     if text is None:
         return None
@@ -107,7 +111,7 @@ def find_result(workspace: Workspace, name: str) -> TrainResult | None:
     except RecordError as error:
         log.warning("%s", error)
         return None
-    if not workspace.store.exists(layout.model(result.model_hash, CARD_FILE)):
+    if result.run != name:
         return None
     return result.model_copy(update={"reused": True})
 

@@ -9,7 +9,7 @@ from boneseg.dataset.shards import load_dataset
 from boneseg.errors import DataError, SettingsError
 from boneseg.models.build import build_model, check_batch_of_one, check_model
 from boneseg.models.card import EpochRecord
-from boneseg.models.checkpoint import save_model, upload_model
+from boneseg.models.checkpoint import find_local, is_stored, save_model, stored_files, upload_model
 from boneseg.models.weights import pretrained
 from boneseg.settings.schema import ModelSettings, RunSettings, Split, TrainSettings
 from boneseg.storage import layout
@@ -76,7 +76,7 @@ def train_run(
     )
     check_name(workspace, name, record)
     finished = find_result(workspace, name)
-    if finished is not None:
+    if finished is not None and _has_model(workspace, finished):
         log.info("run %s is finished; its model is used again", name)
         return finished
     check_model(model)
@@ -119,10 +119,24 @@ def finish(task: Task, dataset: Dataset, state: TrainingState) -> TrainResult:
         best_mean_iou=state.best_mean_iou,
         reused=False,
         history=state.history,
+        files=stored_files(task.workspace, folder),
     )
     task.workspace.store.write(layout.run(task.run, RESULT_FILE), result.to_json(), "application/json")
     StateKeeper(task.workspace, task.run, task.identity).discard()
     return result
+
+
+def _has_model(workspace: Workspace, result: TrainResult) -> bool:
+    """Say whether a finished run's model is whole in the bucket; from a whole copy on this machine it is mended."""
+    if is_stored(workspace, result.model_hash, result.files):
+        return True
+    local = find_local(workspace, result.run, result.model_hash)
+    if local is None:
+        log.warning("model %s of run %s is gone or damaged; training it again", result.model_uri, result.run)
+        return False
+    log.warning("model %s was gone or damaged; it is uploaded again from %s", result.model_uri, local)
+    upload_model(workspace, local)
+    return True
 
 
 def log_epoch(record: EpochRecord) -> None:

@@ -13,7 +13,8 @@ import pytest
 from boneseg.dataset.manifest import Dataset
 from boneseg.dataset.prepare import PrepareResult, prepare
 from boneseg.dataset.shards import load_dataset, open_shard
-from boneseg.errors import DataError, StoreError
+from boneseg.dataset.splits import SplitState
+from boneseg.errors import DataError, RecordError, StoreError
 from boneseg.ingest.pull import pull
 from boneseg.nifti import write_volume
 from boneseg.settings.schema import PrepareSettings, PullSettings, Split, SplitSettings, StoreSettings
@@ -200,6 +201,50 @@ def test_an_override_unites_files_of_one_patient_and_places_them(workspace: Work
     with pytest.raises(DataError, match=r"two splits for one patient: (test|train) for series-"):
         run(workspace, tmp_path / "data", settings)
     assert load_dataset(workspace, result.dataset_uri) == dataset
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b"{}", b'{"known": {"x": "tr'])
+@pytest.mark.parametrize("count", [2, 6])
+def test_damaged_splits_are_made_anew_from_the_datasets(
+    workspace: Workspace, tmp_path: Path, count: int, damage: bytes
+) -> None:
+    for seed in range(count):
+        case(tmp_path / "data" / f"case{seed}", seed)
+    first, _ = run(workspace, tmp_path / "data")
+    before = SplitState.read(workspace.store.read(layout.SPLITS_STATE), "", "")
+    workspace.store.write(layout.SPLITS_STATE, damage)
+    again, _ = run(workspace, tmp_path / "data")
+    assert (again.dataset_hash, again.test_hash) == (first.dataset_hash, first.test_hash)
+    assert SplitState.read(workspace.store.read(layout.SPLITS_STATE), "", "") == before
+
+
+def test_splits_are_not_guessed_where_a_dataset_is_damaged_too(workspace: Workspace, tmp_path: Path) -> None:
+    for seed in range(3):
+        case(tmp_path / "data" / f"case{seed}", seed)
+    first, _ = run(workspace, tmp_path / "data")
+    for key in (layout.SPLITS_STATE, layout.dataset(first.dataset_hash)):
+        workspace.store.write(key, b"half")
+    with pytest.raises(RecordError, match=r"datasets/.*cannot be made anew without it.*boneseg store remove"):
+        run(workspace, tmp_path / "data")
+
+
+def test_a_dataset_whose_content_is_not_what_its_hashes_say_is_refused(workspace: Workspace, tmp_path: Path) -> None:
+    for seed in range(4):
+        case(tmp_path / "data" / f"case{seed}", seed)
+    result, dataset = run(workspace, tmp_path / "data")
+    others = [
+        {"entries": dataset.entries[1:]},
+        {"entries": tuple(entry.model_copy(update={"split": Split.TEST}) for entry in dataset.entries)},
+        {"test_hash": "0" * 16},
+        {"dataset_hash": "0" * 16},
+    ]
+    for other in others:
+        changed = dataset.model_copy(update=other)
+        workspace.store.write(workspace.store.key(result.dataset_uri), changed.to_json())
+        with pytest.raises(RecordError, match=r"was changed after it was written; make the dataset again"):
+            load_dataset(workspace, result.dataset_uri)
+    again, _ = run(workspace, tmp_path / "data")
+    assert again.dataset_hash == result.dataset_hash
 
 
 def test_two_patients_validate_on_the_training_series_and_say_so(workspace: Workspace, tmp_path: Path) -> None:

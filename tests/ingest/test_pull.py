@@ -183,6 +183,48 @@ def test_damaged_state_is_made_anew(workspace: Workspace, raw: Path) -> None:
     assert (second.downloaded, second.fingerprint) == (9, first.fingerprint)
 
 
+DAMAGES = [b"", b"[]", b"{}", b"\xff", "half", "edited", "seal taken off"]
+
+
+def damaged(data: bytes, damage: bytes | str) -> bytes:
+    if isinstance(damage, bytes):
+        return damage
+    if damage == "half":
+        return data[: len(data) // 2]
+    values = json.loads(data)
+    if damage == "edited":
+        return json.dumps({**values, "folder": "elsewhere/", "names": {}}).encode()
+    return json.dumps({key: value for key, value in values.items() if key != "seal"}).encode()
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=str)
+@pytest.mark.parametrize("key", ["state/private.json", "raw/.boneseg/names.json"])
+def test_what_is_kept_of_names_and_places_is_made_anew_where_it_is_damaged(
+    workspace: Workspace, raw: Path, key: str, damage: bytes | str
+) -> None:
+    first = run(workspace, raw)
+    before = workspace.store.read("raw/.boneseg/names.json")
+    workspace.store.write(key, damaged(workspace.store.read(key), damage))
+    again = Workspace(workspace.store, workspace.folder)
+    second = run(again)
+    assert (second.fingerprint, second.downloaded) == (first.fingerprint, 0)
+    assert workspace.store.read("raw/.boneseg/names.json") == before
+    assert Workspace(workspace.store, workspace.folder).private.key_check
+    assert reader_of(again)(catalogue(again, second).series[0].source) == "a/dicom"
+
+
+def test_a_damaged_note_of_the_private_folder_finds_it_where_it_lies(workspace: Workspace, raw: Path) -> None:
+    upload_folder(workspace.store, raw, "data/set/")
+    elsewhere = StoreSettings(raw_prefix="data/set/")
+    first = pull(Workspace(workspace.store, workspace.folder, "data/set/"), elsewhere, PullSettings())
+    workspace.store.write("state/private.json", b"half")
+    for item in list(workspace.store.list("data/set/")):
+        if ".boneseg" not in item.key:
+            workspace.store.write(f"raw/{item.key.removeprefix('data/set/')}", workspace.store.read(item.key))
+    second = pull(Workspace(workspace.store, workspace.folder), StoreSettings(), PullSettings())
+    assert second.fingerprint == first.fingerprint
+
+
 def test_another_patient_secret_gives_other_patients(
     workspace: Workspace, raw: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

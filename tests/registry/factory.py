@@ -60,16 +60,16 @@ def upload_a_model(workspace: Workspace, seed: int) -> tuple[str, str]:
     return upload_model(workspace, workspace.folder / f"made-{seed}"), card.model_hash
 
 
-def write_a_dataset(workspace: Workspace, name: str = "d1", test_hash: str = "t1") -> str:
-    """Put a dataset with the test series a to l, each of a patient of its own, into the bucket; return its URI."""
-    dataset = Dataset(
-        dataset_hash=name,
-        test_hash=test_hash,
-        fingerprint=f"fingerprint-{name}",
-        entries=tuple(DatasetEntry(split=Split.TEST, shard=a_shard(series)) for series in "abcdefghijkl"),
-        problems=(),
-    )
-    return workspace.store.write(layout.dataset(name), dataset.to_json())
+def a_dataset(series: str = "abcdefghijkl") -> Dataset:
+    """Return a dataset with test series of these letters, each of a patient of its own."""
+    entries = tuple(DatasetEntry(split=Split.TEST, shard=a_shard(letter)) for letter in series)
+    return Dataset.made_of(f"fingerprint-{series}", entries, ())
+
+
+def write_a_dataset(workspace: Workspace, dataset: Dataset | None = None) -> str:
+    """Put a dataset into the bucket, ``a_dataset`` unless given another; return its URI."""
+    dataset = dataset or a_dataset()
+    return workspace.store.write(layout.dataset(dataset.dataset_hash), dataset.to_json())
 
 
 def a_shard(series: str) -> ShardRecord:
@@ -91,20 +91,18 @@ def a_shard(series: str) -> ShardRecord:
     )
 
 
-def write_an_evaluation(
-    workspace: Workspace, model_hash: str, dice: dict[str, float], test_hash: str = "t1", dataset_hash: str = "d1"
-) -> str:
-    """Put an evaluation with a given bone Dice a series into the bucket; return its URI."""
-    settings = EvaluateSettings(bootstrap=100)
-    name = evaluation_identity(model_hash, test_hash, settings)
+def write_an_evaluation(workspace: Workspace, model_hash: str, dice: dict[str, float]) -> str:
+    """Put an evaluation on ``a_dataset`` with a given bone Dice a series into the bucket; return its URI."""
+    settings, dataset = EvaluateSettings(bootstrap=100), a_dataset()
+    name = evaluation_identity(model_hash, dataset.test_hash, settings)
     series = tuple(a_series(key, value, model_hash) for key, value in dice.items())
     result = EvaluationResult(
         evaluation_hash=name,
         evaluation_uri=workspace.store.uri(layout.evaluation(name, "evaluation.json")),
         report_uri=workspace.store.uri(layout.evaluation(name, "report.html")),
         model_hash=model_hash,
-        test_hash=test_hash,
-        dataset_hash=dataset_hash,
+        test_hash=dataset.test_hash,
+        dataset_hash=dataset.dataset_hash,
         name="unet/small",
         epoch=1,
         settings=settings,

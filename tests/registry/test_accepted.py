@@ -8,7 +8,7 @@ from boneseg.registry.publish import PublishResult, publish
 from boneseg.settings.schema import RunSettings
 from boneseg.storage import layout
 from boneseg.storage.workspace import Workspace
-from tests.registry.factory import BAD, BETTER, GOOD, upload_a_model, write_a_dataset, write_an_evaluation
+from tests.registry.factory import BAD, BETTER, GOOD, a_dataset, upload_a_model, write_a_dataset, write_an_evaluation
 
 SETTINGS = RunSettings()
 
@@ -35,8 +35,10 @@ def test_an_evaluation_that_was_edited_or_belongs_elsewhere_is_refused(workspace
     uri, model_hash = upload_a_model(workspace, 1)
     evaluation = write_an_evaluation(workspace, model_hash, GOOD)
     data = workspace.store.read(workspace.store.key(evaluation))
-    with pytest.raises(ModelError, match="test set t1, but that of dataset d2 is t2"):
-        publish(workspace, uri, evaluation, write_a_dataset(workspace, "d2", "t2"), SETTINGS)
+    one, other = a_dataset(), a_dataset("mno")
+    told = f"test set {one.test_hash}, but that of dataset {other.dataset_hash} is {other.test_hash}"
+    with pytest.raises(ModelError, match=told):
+        publish(workspace, uri, evaluation, write_a_dataset(workspace, other), SETTINGS)
     edited = data.replace(b"200,", b"0,")
     lines = [line for line in data.decode().splitlines() if '"seal"' not in line]
     unsealed = "\n".join(lines).replace("},\n}", "}\n}").rstrip().rstrip("}").rstrip().rstrip(",") + "}"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from boneseg.dataset.prepare import prepare
-from boneseg.errors import ModelError
+from boneseg.errors import ModelError, RecordError
 from boneseg.evaluate.evaluate import evaluate
 from boneseg.ingest.pull import pull
 from boneseg.registry.publish import publish, resolve
@@ -16,7 +16,7 @@ from boneseg.storage import layout
 from boneseg.storage.published import Published, read_published
 from boneseg.storage.workspace import Workspace
 from tests.pipelines.tiny import SPLITS, put_phantoms
-from tests.registry.factory import BAD, BETTER, GOOD, client_of, upload_a_model, write_an_evaluation
+from tests.registry.factory import BAD, BETTER, GOOD, a_dataset, client_of, upload_a_model, write_an_evaluation
 
 SETTINGS = RunSettings()
 
@@ -64,7 +64,12 @@ def test_run_and_version_lead_back_to_the_data(workspace: Workspace, dataset: st
     client = client_of(workspace)
     tags = client.get_model_version("bone", "1").tags
     assert tags["model_hash"] == model_hash
-    assert (tags["dataset_hash"], tags["test_hash"], tags["fingerprint"]) == ("d1", "t1", "fingerprint-d1")
+    made = a_dataset()
+    assert (tags["dataset_hash"], tags["test_hash"], tags["fingerprint"]) == (
+        made.dataset_hash,
+        made.test_hash,
+        made.fingerprint,
+    )
     assert tags["evaluation_uri"] == evaluation
     assert tags["report_uri"].endswith("report.html")
     run = client.get_run(result.run_id)
@@ -79,7 +84,9 @@ def test_the_fingerprint_is_written_down_for_the_next_scheduled_run(workspace: W
     uri, model_hash = upload_a_model(workspace, 1)
     publish(workspace, uri, write_an_evaluation(workspace, model_hash, GOOD), dataset, SETTINGS)
     state, _ = read_published(workspace.store, "bone")
-    assert state == Published(fingerprint="fingerprint-d1", dataset_hash="d1", model="bone:1")
+    assert state == Published(
+        fingerprint=a_dataset().fingerprint, dataset_hash=a_dataset().dataset_hash, model="bone:1"
+    )
     assert read_published(workspace.store, "hip") == (None, None)
 
 
@@ -92,7 +99,7 @@ def test_the_card_beside_the_model_tells_what_a_user_needs(workspace: Workspace,
         "not a medical device",
         "| Method",
         "boneseg predict --model bone@champion",
-        "d1",
+        a_dataset().dataset_hash,
         model_hash,
     ):
         assert part in readme
@@ -125,10 +132,16 @@ def _killed(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_a_champion_whose_files_are_gone_gives_way(workspace: Workspace, dataset: str) -> None:
+@pytest.mark.parametrize("lost", ["card", "weights"])
+def test_a_champion_whose_files_are_gone_or_damaged_gives_way(workspace: Workspace, dataset: str, lost: str) -> None:
     first, first_hash = upload_a_model(workspace, 1)
-    publish(workspace, first, write_an_evaluation(workspace, first_hash, BETTER), dataset, SETTINGS)
-    workspace.store.delete(layout.model(first_hash, "card.json"))
+    evaluation = write_an_evaluation(workspace, first_hash, BETTER)
+    publish(workspace, first, evaluation, dataset, SETTINGS)
+    if lost == "card":
+        workspace.store.delete(layout.model(first_hash, "card.json"))
+    else:  # it would be measured again, but cannot
+        workspace.store.delete(workspace.store.key(evaluation))
+        workspace.store.write(layout.model(first_hash, "model.safetensors"), b"cut short")
     second, second_hash = upload_a_model(workspace, 2)
     result = publish(workspace, second, write_an_evaluation(workspace, second_hash, GOOD), dataset, SETTINGS)
     assert result.promoted
@@ -151,6 +164,19 @@ def test_the_champion_is_measured_again_where_the_test_set_has_grown(workspace: 
         published.append(publish(workspace, uri, evaluation.evaluation_uri, prepared.dataset_uri, settings))
     assert "there was no champion" in published[0].reason
     assert "of bone:1 on the same 2 test series" in published[1].reason
+
+
+def test_a_model_that_is_damaged_in_the_bucket_is_not_published(workspace: Workspace, dataset: str) -> None:
+    uri, model_hash = upload_a_model(workspace, 1)
+    evaluation = write_an_evaluation(workspace, model_hash, GOOD)
+    for file in ("model.safetensors", "card.json"):
+        key = layout.model(model_hash, file)
+        whole = workspace.store.read(key)
+        workspace.store.write(key, whole[:-20])
+        with pytest.raises((ModelError, RecordError), match="boneseg train"):
+            publish(workspace, uri, evaluation, dataset, SETTINGS)
+        workspace.store.write(key, whole)
+    assert publish(workspace, uri, evaluation, dataset, SETTINGS).promoted
 
 
 def test_an_evaluation_of_another_model_is_refused(workspace: Workspace, dataset: str) -> None:

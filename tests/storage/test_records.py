@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from boneseg.errors import RecordError
 from boneseg.settings.schema import ModelSettings
-from boneseg.storage.records import SEAL, Record
+from boneseg.storage.records import FORMAT, SEAL, Record
 
 
 class Inner(Record):
@@ -37,6 +37,14 @@ def test_what_is_written_is_read_back() -> None:
 
 def test_a_record_of_before_seals_is_read() -> None:
     assert read(EXAMPLE.model_dump_json().encode()) == EXAMPLE
+
+
+def test_a_record_whose_seal_was_taken_off_is_refused() -> None:
+    values = json.loads(DATA)
+    del values[SEAL]
+    for change in ({}, {"number": 4}, {FORMAT: 1}, {FORMAT: None}):
+        with pytest.raises(RecordError, match="was changed after it was written"):
+            read(json.dumps({**values, **change}).encode())
 
 
 def test_white_space_and_order_play_no_part() -> None:

@@ -35,7 +35,7 @@ def put_dataset(workspace: Workspace, seed: int = 0, slices: int = 4, size: int 
         )
         shard = save_shard(workspace, name, row, hu, label, geometry)
         entries.append(DatasetEntry(split=split, shard=shard))
-    dataset = Dataset(dataset_hash=f"data{seed}", test_hash="t", fingerprint="f", entries=tuple(entries), problems=())
+    dataset = Dataset.made_of("f", tuple(entries), ())
     return workspace.store.write(layout.dataset(dataset.dataset_hash), dataset.to_json())
 
 

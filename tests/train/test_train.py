@@ -8,7 +8,7 @@ import pytest
 
 from boneseg.dataset.manifest import Dataset
 from boneseg.dataset.shards import load_dataset
-from boneseg.errors import DataError, ModelError, SettingsError, StoreError
+from boneseg.errors import DataError, ModelError, RecordError, SettingsError, StoreError
 from boneseg.geometry import axial
 from boneseg.inference import predict_volume
 from boneseg.models.card import EpochRecord
@@ -30,7 +30,8 @@ def test_a_network_learns_and_its_card_tells_how(workspace: Workspace, dataset_u
     result = train(workspace, dataset_uri, settings)
     network, card = load_model(fetch_model(workspace, result.model_uri))
     assert card.model_hash == result.model_hash
-    assert (card.run, card.dataset_hash, card.fingerprint) == ("quick", "data0", "f")
+    data = load_dataset(workspace, dataset_uri)
+    assert (card.run, card.dataset_hash, card.fingerprint) == ("quick", data.dataset_hash, data.fingerprint)
     assert (card.model, card.train) == (settings.model, settings.train)
     assert [record.epoch for record in card.history] == [1, 2, 3]
     best = max(card.history, key=lambda record: record.validation_mean_iou)
@@ -58,6 +59,50 @@ def test_a_finished_run_is_used_again(workspace: Workspace, dataset_uri: str, qu
     assert again.model_copy(update={"reused": False}) == first
 
 
+@pytest.mark.parametrize("damage", ["half a card", "half the weights", "a bit of the weights", "no weights"])
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_a_model_that_is_damaged_in_the_bucket_is_made_whole_by_training_again(
+    workspace: Workspace, dataset_uri: str, quick: RunSettings, damage: str, where: str
+) -> None:
+    first = train(workspace, dataset_uri, quick)
+    store = workspace.store
+    key = layout.model(first.model_hash, "card.json" if damage == "half a card" else "model.safetensors")
+    whole = store.read(key)
+    if damage == "no weights":
+        store.delete(key)
+    else:
+        middle = len(whole) // 2
+        flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+        store.write(key, flipped if damage == "a bit of the weights" else whole[:middle])
+    place = workspace if where == "here" else Workspace(store, workspace.folder.with_name("elsewhere"))
+    again = train(place, dataset_uri, quick)
+    assert (again.model_hash, again.reused) == (first.model_hash, where == "here")
+    load_model(fetch_model(Workspace(store, workspace.folder.with_name("third")), again.model_uri))
+
+
+def test_a_model_of_before_its_files_were_noted_is_read_to_be_sure(
+    workspace: Workspace, dataset_uri: str, quick: RunSettings
+) -> None:
+    first = train(workspace, dataset_uri, quick)
+    key = layout.run("quick", "result.json")
+    workspace.store.write(key, first.model_copy(update={"files": ()}).to_json())
+    assert train(workspace, dataset_uri, quick).reused
+    workspace.store.write(layout.model(first.model_hash, "model.safetensors"), b"half")
+    elsewhere = Workspace(workspace.store, workspace.folder.with_name("elsewhere"))
+    assert not train(elsewhere, dataset_uri, quick).reused
+
+
+def test_a_damaged_record_of_a_run_is_no_obstacle_where_the_name_says_the_same(
+    workspace: Workspace, dataset_uri: str, quick: RunSettings
+) -> None:
+    first = train(workspace, dataset_uri, changed(quick, None))
+    for name in (first.run, "given"):
+        workspace.store.write(layout.run(name, "run.json"), b"{half")
+    assert train(workspace, dataset_uri, changed(quick, None)).model_hash == first.model_hash
+    with pytest.raises(RecordError, match=r"give this run another name, or .*store remove runs/given/run.json"):
+        train(workspace, dataset_uri, changed(quick, "given"))
+
+
 def test_a_run_without_a_name_is_found_by_its_content(
     workspace: Workspace, dataset_uri: str, quick: RunSettings
 ) -> None:
@@ -73,8 +118,10 @@ def test_a_name_with_other_settings_is_refused_and_says_which(
     train(workspace, dataset_uri, quick)
     with pytest.raises(SettingsError, match=r"train.learning_rate 0.5 \(was 0.001\).*another name"):
         train(workspace, dataset_uri, changed(quick, learning_rate=0.5))
-    with pytest.raises(SettingsError, match=r"dataset_hash data1 \(was data0\)"):
-        train(workspace, put_dataset(workspace, seed=1), quick)
+    other_uri = put_dataset(workspace, seed=1)
+    before, after = (load_dataset(workspace, uri).dataset_hash for uri in (dataset_uri, other_uri))
+    with pytest.raises(SettingsError, match=rf"dataset_hash {after} \(was {before}\)"):
+        train(workspace, other_uri, quick)
 
 
 def test_a_run_interrupted_in_an_epoch_continues_on_another_machine_as_if_nothing_had_happened(
