@@ -79,11 +79,6 @@ class Geometry:
         """Volume of one voxel in millilitres."""
         return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000.0
 
-    @property
-    def diagonal_mm(self) -> float:
-        """Length of the volume's diagonal in millimetres."""
-        return float(np.linalg.norm(np.array(self.shape) * np.array(self.spacing)))
-
     def to_patient(self, indices: NDArray[np.float64]) -> NDArray[np.float64]:
         """Map indices (N, 3) as (slice, row, column) to LPS millimetres (N, 3) as (x, y, z)."""
         if self.uneven is not None:

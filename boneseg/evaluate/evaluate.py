@@ -85,7 +85,9 @@ def evaluate(workspace: Workspace, model_uri: str, dataset_uri: str, settings: E
     if kept is not None:
         try:
             place = store.uri(layout.evaluation(identity, RESULT_FILE))
-            return read_evaluation(kept, place, "it is made anew").model_copy(update={"reused": True})
+            result = read_evaluation(kept, place, "it is made anew")
+            if result.evaluation_hash == identity:
+                return result.model_copy(update={"reused": True})
         except RecordError as error:
             log.warning("%s", error)
     network, card = load_model(fetch_model(workspace, model_uri))
@@ -320,10 +322,13 @@ def _measurement(
 ) -> Measurement:
     """Return the measurement kept in the bucket, or make and keep it. ``loaded`` shares the volume of both methods."""
     key = measurement_key(method, subject.content, settings)
+    wanted = method.identity, subject.content, settings.surface_tolerance_mm
     kept = workspace.store.read_if_there(key) if workspace is not None else None
     if workspace is not None and kept is not None:
         try:
-            return Measurement.read(kept, workspace.store.uri(key), "it is measured again")
+            found = Measurement.read(kept, workspace.store.uri(key), "it is measured again")
+            if (found.method, found.content, found.tolerance_mm) == wanted:
+                return found
         except RecordError as error:
             log.warning("%s", error)
     if not loaded:

@@ -32,7 +32,7 @@ _added_lock = threading.Lock()
 
 
 class Cache:
-    """Files by content hash (``objects/``) and by immutable name (``named/``).
+    """Files by content hash (``objects/``).
 
     When the cache holds more than its limit, the files that were fetched longest ago go first; those fetched within
     the last minute stay. So the limit may be passed by what is fetched in a minute, and by 5 % a process. A file that
@@ -90,24 +90,6 @@ class Cache:
             path = self._by_content(sha256)
             self._keep(partial, path)
         return path, ObjectRef(key=item.key, size=fetched.size, etag=fetched.etag, sha256=sha256)
-
-    def fetch_key(self, key: str, name: str) -> Path:
-        """Return a local file with the content of an object that never changes, such as a model's file.
-
-        Args:
-            key: of the object.
-            name: relative path in the cache; must be different for different content.
-        """
-        path = self.folder / "named" / name
-        if ".." in Path(name).parts or Path(name).is_absolute():
-            raise ValueError(f"{name} is not a name within the cache")
-        if path.exists():
-            _touch(path)
-            return path
-        with self._partial() as partial:
-            self.store.download(key, partial)
-            self._keep(partial, path)
-        return path
 
     def put(self, key: str, write: Callable[[Path], None]) -> ObjectRef:
         """Make an object and keep it here too, so that who made it need not fetch it.

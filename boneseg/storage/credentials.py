@@ -43,19 +43,6 @@ class Credentials:
     def __repr__(self) -> str:
         return "Credentials(...)"
 
-    @staticmethod
-    def from_environment() -> Credentials:
-        """Look credentials up, as an AWS client does.
-
-        In this order: ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY`` and ``AWS_SESSION_TOKEN``; a web identity
-        (``AWS_WEB_IDENTITY_TOKEN_FILE``, as Kubernetes gives service accounts); the profile of the shared credentials
-        file; an alias of MinIO's client (``MINIO_ALIAS``); the role of the container or of the machine.
-
-        Raises:
-            StoreError: there are none, or those that are configured cannot be had.
-        """
-        return look_up().now()
-
 
 class Source:
     """Where credentials come from. It can be asked at any time: those that have expired are fetched again."""
@@ -100,7 +87,11 @@ def given(credentials: Credentials) -> Source:
 
 
 def look_up() -> Source:
-    """Return the source that this process' surroundings name.
+    """Return the source that this process' surroundings name, as an AWS client does.
+
+    In this order: ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY`` and ``AWS_SESSION_TOKEN``; a web identity
+    (``AWS_WEB_IDENTITY_TOKEN_FILE``, as Kubernetes gives service accounts); the profile of the shared credentials
+    file; an alias of MinIO's client (``MINIO_ALIAS``); the role of the container or of the machine.
 
     Raises:
         StoreError: one of the two variables for keys is set without the other.

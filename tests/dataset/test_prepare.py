@@ -298,12 +298,13 @@ import sys
 from pathlib import Path
 from boneseg.settings.schema import PrepareSettings
 from boneseg.dataset.prepare import prepare
-from boneseg.storage.client import Credentials, ObjectStore
+from boneseg.storage.client import ObjectStore
+from boneseg.storage.credentials import look_up
 from boneseg.storage.workspace import Workspace
 
 if __name__ == "__main__":
     endpoint, bucket, folder, catalogue = sys.argv[1:]
-    store = ObjectStore(endpoint, bucket, Credentials.from_environment())
+    store = ObjectStore(endpoint, bucket, look_up().now())
     prepare(Workspace(store, Path(folder)), catalogue, PrepareSettings(parallel=2))
 """
 

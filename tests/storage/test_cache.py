@@ -142,15 +142,6 @@ def test_leftovers_of_killed_downloads_are_removed(cache: Cache) -> None:
     assert not left.exists()
 
 
-def test_named_files_are_fetched_once(cache: Cache) -> None:
-    cache.store.write("models/m", b"weights")
-    assert cache.fetch_key("models/m", "m/weights").read_bytes() == b"weights"
-    cache.store.delete("models/m")
-    assert cache.fetch_key("models/m", "m/weights").read_bytes() == b"weights"
-    with pytest.raises(ValueError):
-        cache.fetch_key("models/m", "../../m")
-
-
 def fetch_size(cache: Cache, ref: ObjectRef) -> int:
     return cache.fetch(ref).stat().st_size
 

@@ -14,6 +14,7 @@ import pytest
 from boneseg.errors import StoreError
 from boneseg.storage import credentials as lookup
 from boneseg.storage.client import Credentials, ObjectStore
+from boneseg.storage.credentials import look_up
 from boneseg.storage.workspace import Workspace
 
 SECRET_TOKEN = "eyJ-the-pods-own-token"
@@ -94,11 +95,11 @@ def issuer(workspace: Workspace) -> Iterator[Issuer]:
 def test_session_tokens_of_the_environment_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "one")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "two")
-    assert Credentials.from_environment() == Credentials("one", "two")
+    assert look_up().now() == Credentials("one", "two")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "three")
-    assert Credentials.from_environment() == Credentials("one", "two", "three")
-    assert "two" not in repr(Credentials.from_environment())
-    assert "three" not in repr(Credentials.from_environment())
+    assert look_up().now() == Credentials("one", "two", "three")
+    assert "two" not in repr(look_up().now())
+    assert "three" not in repr(look_up().now())
 
 
 @pytest.mark.parametrize("missing", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
@@ -106,12 +107,12 @@ def test_half_a_pair_is_named(monkeypatch: pytest.MonkeyPatch, missing: str) -> 
     for name in {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} - {missing}:
         monkeypatch.setenv(name, "x")
     with pytest.raises(StoreError, match=f"{missing} is not set"):
-        Credentials.from_environment()
+        look_up().now()
 
 
 def test_none_at_all_says_where_they_may_stand() -> None:
     with pytest.raises(StoreError, match=r"AWS_ACCESS_KEY_ID is not set.*credentials"):
-        Credentials.from_environment()
+        look_up().now()
 
 
 def test_profiles_of_the_shared_file_are_read_again_when_they_change(
@@ -130,7 +131,7 @@ def test_profiles_of_the_shared_file_are_read_again_when_they_change(
     assert pickle.loads(pickle.dumps(store)).read("a") == b"x"
     monkeypatch.setenv("AWS_PROFILE", "other")
     with pytest.raises(StoreError, match=r"profile other of .*credentials: nothing usable"):
-        Credentials.from_environment()
+        look_up().now()
 
 
 def test_a_web_identity_is_exchanged_and_exchanged_again_when_it_ends(
@@ -165,7 +166,7 @@ def test_a_refused_web_identity_is_named_without_the_token(
     assert raised.value.__suppress_context__
     issuer.server.server_close()
     with pytest.raises(StoreError) as away:
-        Credentials.from_environment()
+        look_up().now()
     for error in (raised.value, away.value):
         assert SECRET_TOKEN not in str(error) + repr(error.__cause__)
 
@@ -184,7 +185,7 @@ def test_the_role_of_the_machine_is_the_last_resort(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(lookup, "CONNECT_SECONDS", 0.05)
     monkeypatch.setattr(lookup, "READ_SECONDS", 0.05)
     with pytest.raises(StoreError, match="AWS_ACCESS_KEY_ID is not set, and this machine has no role"):
-        Credentials.from_environment()
+        look_up().now()
 
 
 def test_conditional_writes_carry_the_session_token_in_no_address(

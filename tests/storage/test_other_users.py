@@ -51,8 +51,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         cache = Cache(Workspace(store, top / "work").cache, store)
         item = store.stat(f"raw/{WORD}/scan.dcm")
         assert item is not None
-        cache.fetch_new(item)
-        store.upload(cache.fetch_key(item.key, "named"), "copy")
+        fetched, _ = cache.fetch_new(item)
+        store.upload(fetched, "copy")
         yield top / "work"
     finally:
         os.umask(before)
