@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 # Ray reads these when it is imported. A cluster of our own listens on loopback only and asks for a token that nobody
 # else knows; a cluster that is given keeps its own rules, and so do the workers it starts.
@@ -28,6 +31,9 @@ from boneseg.errors import SettingsError
 from boneseg.machine import cpus
 from boneseg.storage.workspace import Workspace
 from boneseg.train import watch
+
+LONGEST_PARENT = 30
+"""Characters of the folder in which Ray's is made: the path of a socket in it must stay below 108."""
 
 
 @contextmanager
@@ -54,11 +60,11 @@ def cluster(least_cpus: int = 1) -> Iterator[None]:
         with _closing():
             yield
         return
-    with _watched() as mark, _closing():
+    with _private_folder() as folder, _watched(folder) as mark, _closing():
         # Inherited by what Ray starts here, and by what that starts in turn; by nothing that is started later.
         os.environ[watch.VARIABLE] = mark
         try:
-            _start(max(least_cpus, cpus()))
+            _start(max(least_cpus, cpus()), folder)
         finally:
             del os.environ[watch.VARIABLE]
         yield
@@ -73,12 +79,23 @@ def _closing() -> Iterator[None]:
 
 
 @contextmanager
-def _watched() -> Iterator[str]:
+def _private_folder() -> Iterator[Path]:
+    """Yield a folder for Ray's logs and sockets that only this user may enter: Ray's own is open to everybody."""
+    parent = tempfile.gettempdir()
+    folder = Path(tempfile.mkdtemp(prefix="bsray-", dir=parent if len(parent) <= LONGEST_PARENT else "/tmp"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _watched(folder: Path) -> Iterator[str]:
     """Yield a mark for the cluster's processes; they are ended should this one die before it can do so."""
     mark = secrets.token_hex(16)
     watcher = subprocess.Popen(
         # Apart from the terminal's group: Ctrl-C ends the training, not who cleans up after it.
-        [sys.executable, "-I", watch.__file__, mark, str(os.getpid())],
+        [sys.executable, "-I", watch.__file__, mark, str(os.getpid()), str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -91,11 +108,17 @@ def _watched() -> Iterator[str]:
         watcher.communicate(b"done\n")
 
 
-def _start(cpus: int) -> None:
+def _start(cpus: int, folder: Path) -> None:
     """Start a cluster on this machine. Ray waits half a minute for its processes; a busy machine gets a second try."""
     for last in (False, True):
         try:
-            ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+            ray.init(
+                num_cpus=cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                _temp_dir=str(folder / "r"),  # Ray opens this one to everybody, but not what it lies in
+            )
         except Exception as error:  # Ray has no type for this one
             ray.shutdown()
             if "timed out during startup" not in str(error):

@@ -1,10 +1,12 @@
 """Ends the processes of a local Ray cluster when the one that started it is gone, however it went.
 
-``python boneseg/train/watch.py MARK PID`` with the starter's end of a pipe as standard input: a line says that all is
-well and ends the watch; the end of the pipe without one says that the starter died. It imports nothing of boneseg.
+``python boneseg/train/watch.py MARK PID FOLDER`` with the starter's end of a pipe as standard input: a line says that
+all is well and ends the watch; the end of the pipe without one says that the starter died. Then Ray's folder goes too.
+It imports nothing of boneseg.
 """
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -63,3 +65,4 @@ def end(mark: str, starter: int, quiet_rounds: int = QUIET_ROUNDS) -> None:
 
 if __name__ == "__main__" and not sys.stdin.buffer.readline():
     end(sys.argv[1], int(sys.argv[2]))
+    shutil.rmtree(sys.argv[3], ignore_errors=True)

@@ -1,7 +1,9 @@
 import os
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -24,9 +26,14 @@ def test_two_workers_finish_a_run_although_one_is_killed(
     killed: list[int] = []
     heard: list[int] = []
     open_to_others: set[str] = set()
+    before = ray_folders()
 
     def report(record: EpochRecord) -> None:
         heard.append(record.epoch)
+        (folder,) = ray_folders() - before
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert list(folder.glob("r/session_*/sockets/*"))
+        assert_no_credentials(workspace, folder)
         open_to_others.update(listening_on_other_than_loopback())
         if not killed:
             killed.append(kill_a_worker())
@@ -42,7 +49,8 @@ def test_two_workers_finish_a_run_although_one_is_killed(
     assert load_model(fetch_model(workspace, result.model_uri))[1].history == result.history
     assert len(dataset.of(Split.VALIDATION)) == 1
     assert not workers(), "Ray is still there after training"
-    assert_no_credentials(workspace)
+    assert_no_credentials(workspace, workspace.folder)
+    assert ray_folders() == before
 
 
 def workers() -> list[int]:
@@ -95,9 +103,14 @@ def kill_a_worker() -> int:
     return victim
 
 
-def assert_no_credentials(workspace: Workspace) -> None:
-    """Look through what Ray wrote, here and in its logs."""
+def ray_folders() -> set[Path]:
+    """Return the folders of Ray's logs and sockets on this machine, Ray's own one among them."""
+    return {path for path in (*Path(tempfile.gettempdir()).glob("bsray-*"), *Path("/tmp").glob("ray")) if path.is_dir()}
+
+
+def assert_no_credentials(workspace: Workspace, folder: Path) -> None:
+    """Look through what Ray wrote."""
     secret = workspace.store.credentials.secret_key
-    places = [str(workspace.folder), "/tmp/ray/session_latest/"]
-    found = subprocess.run(["grep", "-rlF", secret, *places], capture_output=True, text=True, check=False)
+    command = ["grep", "-rlF", "--devices=skip", secret, str(folder)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert found.stdout == ""

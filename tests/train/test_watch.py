@@ -13,14 +13,20 @@ from boneseg.train.meeting import interface_of, listen
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(("last_word", "ends"), [(b"", True), (b"done\n", False)])
-def test_a_cluster_ends_with_its_starter_unless_that_says_farewell(last_word: bytes, ends: bool) -> None:
+def test_a_cluster_ends_with_its_starter_unless_that_says_farewell(
+    tmp_path: Path, last_word: bytes, ends: bool
+) -> None:
+    folder = tmp_path / "ray"
+    (folder / "session" / "logs").mkdir(parents=True)
     mark = f"test-{last_word.hex()}-{os.getpid()}"
     member = subprocess.Popen(["sleep", "100"], env={**os.environ, watch.VARIABLE: mark})
     stranger = subprocess.Popen(["sleep", "100"])
-    watcher = subprocess.Popen([sys.executable, "-I", watch.__file__, mark, str(os.getpid())], stdin=subprocess.PIPE)
+    command = [sys.executable, "-I", watch.__file__, mark, str(os.getpid()), str(folder)]
+    watcher = subprocess.Popen(command, stdin=subprocess.PIPE)
     try:
         watcher.communicate(last_word, timeout=60)
         assert (member.poll() is not None) == ends
+        assert folder.exists() != ends
         assert stranger.poll() is None
     finally:
         for process in (member, stranger):
