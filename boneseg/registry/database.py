@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import shutil
 import sqlite3
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,8 +24,6 @@ log = logging.getLogger(__name__)
 NEEDED_TABLES = {"alembic_version", "experiments", "runs", "registered_models", "model_versions"}
 HALF_MADE = "_alembic_tmp_"
 """Tables of this name are there only while MLflow changes a database."""
-LITTER_SECONDS = 24 * 3600.0
-"""Age of a folder that a killed process left behind."""
 PREFIX = "registry-"
 MIRROR_ATTEMPTS = 5
 
@@ -120,10 +118,24 @@ def opened(workspace: Workspace, data: bytes | None) -> Iterator[tuple[Registry,
         if data is not None:
             bring_up_to_date(path)
         registry = Registry(f"sqlite:///{path}", workspace.store.uri(layout.REGISTRY_STATE))
+        _without_machine_paths(path, workspace.store.uri("mlflow"))
         try:
             yield registry, path
         finally:
             registry.close()
+
+
+def _without_machine_paths(path: Path, place: str) -> None:
+    """Take the working directory out of a database: MLflow notes it for experiments that nobody gave a place."""
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        local = "instr(artifact_location, '://') = 0 OR artifact_location LIKE 'file:%'"
+        if database.execute(f"SELECT count(*) FROM experiments WHERE {local}").fetchone()[0]:
+            database.execute("PRAGMA secure_delete = ON")  # else the bytes stay in the file, out of use
+            database.execute(
+                f"UPDATE experiments SET artifact_location = ? || '/' || experiment_id WHERE {local}", [place]
+            )
+            database.commit()
+            database.execute("VACUUM")
 
 
 def fault_of(data: bytes, workspace: Workspace) -> str | None:
@@ -164,11 +176,21 @@ def _empty(workspace: Workspace) -> bytes:
 
 @contextmanager
 def _scratch(workspace: Workspace) -> Iterator[Path]:
-    """Make a folder for one use. What a killed process left of such folders is removed after a day."""
+    """Make a folder for one use, and remove what killed processes left of such folders."""
     workspace.folder.mkdir(parents=True, exist_ok=True)
     for old in workspace.folder.glob(f"{PREFIX}*.tmp"):
-        with contextlib.suppress(OSError):
-            if time.time() - old.stat().st_mtime > LITTER_SECONDS:
-                shutil.rmtree(old)
+        _remove_if_left(old)
     with tempfile.TemporaryDirectory(prefix=PREFIX, suffix=".tmp", dir=workspace.folder) as name:
-        yield Path(name)
+        folder = Path(name)
+        fresh = folder / "lock.new"
+        with fresh.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            fresh.rename(folder / "lock")
+            yield folder
+
+
+def _remove_if_left(folder: Path) -> None:
+    """Remove a folder whose lock nobody holds: its process is gone."""
+    with contextlib.suppress(OSError), (folder / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder)

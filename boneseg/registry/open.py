@@ -73,11 +73,10 @@ def change_registry(settings: PublishSettings, workspace: Workspace, work: Calla
                 continue
         found = database.find(workspace)
         with database.opened(workspace, found.data) as (registry, path):
-            before = path.read_bytes()
             result = work(registry)
             registry.close()
             after = path.read_bytes()
-        if after == before and not found.healed:
+        if after == found.data and not found.healed:
             database.mirror(workspace)
             return result
         if database.put(workspace, after, found.etag):

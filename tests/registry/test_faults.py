@@ -1,5 +1,7 @@
 """Publishing that is stopped, doubled or met by damage ends as if nothing had happened."""
 
+import shutil
+import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -136,6 +138,42 @@ def test_without_a_copy_the_way_back_is_named_and_nothing_is_overwritten(
         with pytest.raises(ModelError, match=r"registry\.db is damaged .*put an older version of it back"):
             action()
     assert workspace.store.read(layout.REGISTRY_STATE) == damaged
+
+
+def test_what_a_killed_publish_left_is_removed_by_the_next_and_what_is_in_use_stays(
+    workspace: Workspace, jobs: list[Job]
+) -> None:
+    jobs[0]()
+    with database.opened(workspace, None) as (_, path):
+        left = path.parent.with_name("registry-left.tmp")
+        shutil.copytree(path.parent, left)
+        jobs[1]()
+        assert path.is_file()
+        assert not left.exists()
+    assert not list(workspace.folder.glob("registry-*.tmp"))
+
+
+def test_the_registry_knows_no_path_of_this_machine(
+    workspace: Workspace, jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "Huber_Anna_1950"
+    home.mkdir()
+    monkeypatch.chdir(home)
+    jobs[0]()
+    assert b"Huber" not in workspace.store.read(layout.REGISTRY_STATE)
+    path = tmp_path / "earlier.db"  # as earlier versions wrote it
+    path.write_bytes(workspace.store.read(layout.REGISTRY_STATE))
+    with sqlite3.connect(path) as earlier:
+        earlier.execute(
+            "UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", [str(home / "mlruns/0")]
+        )
+    earlier.close()
+    assert b"Huber" in path.read_bytes()
+    workspace.store.write(layout.REGISTRY_STATE, path.read_bytes())
+    jobs[1]()
+    for key in (layout.REGISTRY_STATE, layout.REGISTRY_COPY):
+        assert b"Huber" not in workspace.store.read(key)
+        assert str(home.parent).encode() not in workspace.store.read(key)
 
 
 def test_looking_a_model_up_writes_nothing(workspace: Workspace, jobs: list[Job]) -> None:
