@@ -6,6 +6,8 @@ import logging
 import os
 import secrets
 
+from pydantic import field_validator
+
 from boneseg.errors import RecordError
 from boneseg.storage import layout
 from boneseg.storage.client import ObjectStore
@@ -30,6 +32,13 @@ class PrivatePlace(Record):
     """Keyed hash of a constant under the bucket's own patient key: tells whether the key was changed."""
     cleaned: bool = False
     """Whether records of versions that wrote folder names outside the raw data were looked for and rewritten."""
+
+    @field_validator("folder")
+    @classmethod
+    def _is_no_data(cls, folder: str) -> str:
+        if not is_private(folder) or not folder.endswith(f"/{FOLDER}"):
+            raise ValueError(f"must end with /{FOLDER}, or what lies there counts as data")
+        return folder
 
 
 def is_private(key: str) -> bool:

@@ -213,6 +213,14 @@ def test_what_is_kept_of_names_and_places_is_made_anew_where_it_is_damaged(
     assert reader_of(again)(catalogue(again, second).series[0].source) == "a/dicom"
 
 
+@pytest.mark.parametrize("folder", ["raw/", "raw/.boneseg", "raw/.boneseg0", "raw/x.boneseg/", ""])
+def test_private_files_never_lie_among_the_data(workspace: Workspace, raw: Path, folder: str) -> None:
+    workspace.store.write("state/private.json", json.dumps({"folder": folder}).encode())
+    run(workspace, raw)
+    ours = [item.key for item in workspace.store.list("raw/") if item.key.split("/")[1] not in ("a", "b")]
+    assert all(key.startswith("raw/.boneseg/") for key in ours)
+
+
 def test_a_damaged_note_of_the_private_folder_finds_it_where_it_lies(workspace: Workspace, raw: Path) -> None:
     upload_folder(workspace.store, raw, "data/set/")
     elsewhere = StoreSettings(raw_prefix="data/set/")
