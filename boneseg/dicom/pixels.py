@@ -30,6 +30,12 @@ _LEAST_PADDING = 1e-3
 _FEW_JUMPS = 0.1
 _OTHER_SIGN = 0.8
 _MUCH = 0.1
+_HIGHEST_SCANNED_HU = 30710
+"""Highest HU of the extended CT scale; nothing else comes near."""
+_DARKER_THAN_AIR_HU = -1100
+_SURELY_AIR_HU = (-1100, -900)
+_NO_AIR_HU = -200
+"""Above this there is neither air nor lung nor gas."""
 _ROWS = 2
 """Every so many rows of a picture are enough to see jumps between neighbours."""
 
@@ -122,8 +128,8 @@ def _as_the_header_says(header: SliceHeader, pixels: StoredPixels, raw: NDArray[
             raise _unfit(header, "HighBit")
         raw = raw >> shift
     plain = raw if stored == bits else (raw << (bits - stored)) >> (bits - stored)
-    if pixels.signed:
-        carries_sign = plain.min() < 0 and stored < bits
+    if pixels.signed:  # what wraps around lies more than half of all values below its neighbour
+        carries_sign = int(plain.max()) - int(plain.min()) > 1 << (stored - 1)
     else:
         carries_sign = np.count_nonzero(plain >= 1 << (stored - 1)) >= _MUCH / 2 * plain.size
     if carries_sign or (plain is not raw and not np.array_equal(plain, raw)):
@@ -142,12 +148,34 @@ def _check_bits(header: SliceHeader, pixels: StoredPixels, raw: NDArray[np.int64
             raise _unfit(header, "BitsStored")
     sign = (mask + 1) // 2
     high, all_of_it = int(np.count_nonzero(plain[measured] >= sign)), int(np.count_nonzero(measured))
-    if not pixels.signed and high < _MUCH * all_of_it:
+    if pixels.lookup or (not pixels.signed and high < _MUCH * all_of_it):
         return  # bone, metal and markers on the skin are few; what is below 0 HU, read without its sign, is much
     other = plain & mask if pixels.signed else ((plain + sign) & mask) - sign
     as_said, otherwise = _jumps(plain, other, measured)
     if otherwise < _OTHER_SIGN * as_said:
-        raise _unfit(header, "PixelRepresentation")
+        # Metal, cement and dry bone beside air jump as far as a wrong sign does: only HU that cannot be prove it.
+        hu, other_hu = (values * header.slope + header.intercept for values in (plain, other))
+        if _wraps_below(hu, measured) if pixels.signed else _lies_too_high(hu[measured], other_hu[measured]):
+            raise _unfit(header, "PixelRepresentation")
+
+
+def _lies_too_high(hu: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    """Say whether HU of unsigned values are impossible: more than any scanner gives, or bright where air must be."""
+    if np.count_nonzero(hu > _HIGHEST_SCANNED_HU) >= _MUCH * hu.size:
+        return True
+    air = np.count_nonzero((other >= _SURELY_AIR_HU[0]) & (other <= _SURELY_AIR_HU[1]))
+    return bool(hu.min() > _NO_AIR_HU and air >= _MUCH * hu.size)
+
+
+def _wraps_below(hu: NDArray[np.float64], measured: NDArray[np.bool_]) -> bool:
+    """Say whether values darker than air lie within the picture; at its border one value all over is padding."""
+    parts, count = ndimage.label((hu < _DARKER_THAN_AIR_HU) & measured)
+    if count == 0:
+        return False
+    numbers = np.arange(1, count + 1)
+    flat = ndimage.minimum(hu, parts, numbers) == ndimage.maximum(hu, parts, numbers)
+    border = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
+    return not (flat & np.isin(numbers, border)).all()
 
 
 def _unfit(header: SliceHeader, keyword: str) -> SeriesError:
