@@ -131,7 +131,7 @@ def _as_the_header_says(header: SliceHeader, pixels: StoredPixels, raw: NDArray[
     if pixels.signed:  # what wraps around lies more than half of all values below its neighbour
         carries_sign = int(plain.max()) - int(plain.min()) > 1 << (stored - 1)
     else:
-        carries_sign = np.count_nonzero(plain >= 1 << (stored - 1)) >= _MUCH / 2 * plain.size
+        carries_sign = int(np.count_nonzero(plain >= 1 << (stored - 1))) >= _MUCH / 2 * plain.size
     if carries_sign or (plain is not raw and not np.array_equal(plain, raw)):
         _check_bits(header, pixels, raw.astype(np.int64), plain.astype(np.int64))
     return plain
@@ -155,11 +155,12 @@ def _check_bits(header: SliceHeader, pixels: StoredPixels, raw: NDArray[np.int64
     if otherwise < _OTHER_SIGN * as_said:
         # Metal, cement and dry bone beside air jump as far as a wrong sign does: only HU that cannot be prove it.
         hu, other_hu = (values * header.slope + header.intercept for values in (plain, other))
-        if _wraps_below(hu, measured) if pixels.signed else _lies_too_high(hu[measured], other_hu[measured]):
+        wrong = _wraps_below(hu, measured) if pixels.signed else _lies_too_high(hu[measured], other_hu[measured])
+        if wrong:
             raise _unfit(header, "PixelRepresentation")
 
 
-def _lies_too_high(hu: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+def _lies_too_high(hu: NDArray[Any], other: NDArray[Any]) -> bool:
     """Say whether HU of unsigned values are impossible: more than any scanner gives, or bright where air must be."""
     if np.count_nonzero(hu > _HIGHEST_SCANNED_HU) >= _MUCH * hu.size:
         return True
@@ -167,7 +168,7 @@ def _lies_too_high(hu: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
     return bool(hu.min() > _NO_AIR_HU and air >= _MUCH * hu.size)
 
 
-def _wraps_below(hu: NDArray[np.float64], measured: NDArray[np.bool_]) -> bool:
+def _wraps_below(hu: NDArray[Any], measured: NDArray[np.bool_]) -> bool:
     """Say whether values darker than air lie within the picture; at its border one value all over is padding."""
     parts, count = ndimage.label((hu < _DARKER_THAN_AIR_HU) & measured)
     if count == 0:
@@ -175,7 +176,7 @@ def _wraps_below(hu: NDArray[np.float64], measured: NDArray[np.bool_]) -> bool:
     numbers = np.arange(1, count + 1)
     flat = ndimage.minimum(hu, parts, numbers) == ndimage.maximum(hu, parts, numbers)
     border = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
-    return not (flat & np.isin(numbers, border)).all()
+    return not bool((flat & np.isin(numbers, border)).all())
 
 
 def _unfit(header: SliceHeader, keyword: str) -> SeriesError:

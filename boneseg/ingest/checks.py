@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from boneseg.dicom.series import AIR_HU
 from boneseg.errors import LabelError, SeriesError
+from boneseg.ingest.plausible import why_not_hu
 from boneseg.scheme import BONE, OUTLINE
 
 HIGHEST_LOW = -300
@@ -55,16 +57,17 @@ def check_values(hu: NDArray[np.int16]) -> list[str]:
         Warnings.
 
     Raises:
-        SeriesError: all values are the same, or none is negative, or none is as bright as bone.
+        SeriesError: all values are the same, or stored values, or none is as bright as bone.
     """
     low, high = int(hu.min()), int(hu.max())
     if low == high:
         raise SeriesError(f"every voxel is {low}; the series is empty, export it again")
-    if low >= 0:
-        raise SeriesError(
-            f"values run from {low} to {high}, so air is not -1000: these are stored values, not HU; "
-            "export the series with RescaleSlope and RescaleIntercept"
-        )
+    if low > HIGHEST_LOW:
+        counts = np.zeros(high - AIR_HU + 1, dtype=np.int64)
+        for plane in hu:
+            counts += np.bincount(plane.ravel().astype(np.int32) - AIR_HU, minlength=len(counts))
+        if reason := why_not_hu(counts):
+            raise SeriesError(reason)
     if high < LOWEST_HIGH:
         raise SeriesError(f"values run from {low} to {high}, too dark for bone: these are not HU; export them unscaled")
     if low > HIGHEST_LOW:
@@ -88,6 +91,8 @@ def check_label(hu: NDArray[np.int16], label: NDArray[np.uint8]) -> list[str]:
     """
     values, classes = hu[_STRIDE], label[_STRIDE]
     inside = values[classes == OUTLINE]
+    if inside.size == 0:
+        return ["the label leaves no tissue beside bone, so neither its place nor the values can be checked"]
     solid = inside[inside > _NOT_GAS]
     if solid.size == 0 or solid.size < 0.1 * inside.size:
         raise SeriesError(

@@ -27,7 +27,7 @@ from boneseg.storage.catalogue import FileKind, GeometryRecord, ObjectRef
 from boneseg.storage.hashing import combine, pseudonym, sha256_array
 from boneseg.storage.records import Record
 
-FACTS_VERSION = 2
+FACTS_VERSION = 3
 """Rises when the same file gives other facts than before, so that old ones are not re-used."""
 
 _MARK_DIGITS = 8
