@@ -87,6 +87,8 @@ class ObjectFacts(Record):
     """Of a slice."""
     geometry: GeometryRecord | None = None
     """Of a volume or label; also of a damaged volume."""
+    placed: bool = True
+    """Of a NIfTI file: whether it says where its voxels lie; otherwise the geometry's place is a guess."""
     hu_range: tuple[int, int] | None = None
     values: tuple[int, ...] = ()
     """Label values above 0 that occur."""
@@ -295,7 +297,8 @@ def _keyed(secret: bytes, kind: str, identifier: str) -> str:
 
 def _nifti(path: Path, ref: ObjectRef) -> ObjectFacts:
     header = read_nifti_header(path)
-    known = ObjectFacts(ref=ref, kind=Kind.BROKEN, file=FileKind.NIFTI, geometry=GeometryRecord.of(header.geometry))
+    geometry = GeometryRecord.of(header.geometry)
+    known = ObjectFacts(ref=ref, kind=Kind.BROKEN, file=FileKind.NIFTI, geometry=geometry, placed=header.placed)
     survey = Survey()
     try:
         for piece in read_pieces(path, header):
