@@ -58,7 +58,7 @@ def read_header(path: Path) -> NiftiHeader:
     Raises:
         SeriesError: not NIfTI, damaged, not three-dimensional, at no possible place, or too large.
     """
-    with _stream(path) as stream, _named(path):
+    with _stream(path) as stream, _named(path, stream):
         header = parse_header(stream.read(HEADER_BYTES), path.name)
     check_volume(path.name, 2 * math.prod(header.geometry.shape))
     return header
@@ -102,7 +102,7 @@ def read_pieces(path: Path, header: NiftiHeader) -> Iterator[Piece]:
     slices, rows, columns = header.geometry.shape
     some = max(1, min(rows, _PIECE_VOXELS // columns))
     work = some * columns * (2 * header.kind.itemsize + _WORK_BYTES)
-    with claim(path.name, work), _stream(path) as stream, _named(path):
+    with claim(path.name, work), _stream(path) as stream, _named(path, stream, header.end):
         _skip(stream, header.offset, header)
         for index in range(slices):
             for row in range(0, rows, some):
@@ -178,14 +178,16 @@ def _skip(stream: BinaryIO, size: int, header: NiftiHeader) -> None:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def _named(path: Path, stream: BinaryIO, size: int = 0) -> Iterator[None]:
     """Say of a compressed file what is wrong with it."""
     try:
         yield
     except EOFError as error:
-        raise _damaged(path.name, "the compressed data end too early") from error
+        of = f", after about {stream.tell()} of the {size} bytes that they should unpack to" if size else ""
+        raise _damaged(path.name, f"the compressed data end too early{of}") from error
     except zlib.error as error:
-        raise _damaged(path.name, "the compressed data cannot be unpacked") from error
+        of = f" after about {stream.tell()} of the {size} bytes that they should come to" if size else ""
+        raise _damaged(path.name, f"the compressed data cannot be unpacked{of}") from error
     except gzip.BadGzipFile as error:
         follows = "Not a gzipped file" in str(error)
         why = "something else follows the compressed data" if follows else "the compressed data fail their check sum"

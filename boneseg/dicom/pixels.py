@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from boneseg.budget import claim
 from boneseg.dicom.decode import decoded
-from boneseg.dicom.file import damaged, inflated
+from boneseg.dicom.file import broken, inflated
 from boneseg.dicom.header import SliceHeader, StoredPixels
 from boneseg.errors import SeriesError
 
@@ -48,7 +48,8 @@ def check_picture(header: SliceHeader) -> StoredPixels:
     """
     pixels = header.pixels
     if header.problem:
-        raise SeriesError(f"{header.name}: {header.problem}")
+        fix = "" if ";" in header.problem else "; export it again"
+        raise SeriesError(f"{header.name}: {header.problem}{fix}")
     if pixels is None:
         raise SeriesError(f"{header.name}: holds no image; remove it from the series")
     if pixels.samples != 1 or header.photometric not in _GREY:
@@ -111,7 +112,7 @@ def _raw(path: Path, headers: Sequence[SliceHeader], pixels: StoredPixels) -> It
 
 def _values(path: Path, values: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.integer]:
     if values.size != shape[0] * shape[1]:
-        raise damaged(path)
+        raise broken(path)
     return values.astype(values.dtype.newbyteorder("="), copy=False).reshape(shape)
 
 

@@ -83,7 +83,7 @@ def content(folder: Path, kind: str) -> bytes:
         ("latin", "notes, tables and other texts"),
         ("csv", "notes, tables and other texts"),
         ("zeros", "only zeros"),
-        ("damaged gzip", "damaged gzip data"),
+        ("damaged gzip", "gzip data that are cut short within the first 600 bytes"),
         ("other gzip", "gzip data that are no NIfTI volume"),
         ("noise", "neither DICOM nor NIfTI"),
         ("empty", "the file is empty"),
