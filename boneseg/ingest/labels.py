@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from boneseg.ingest.anatomy import Meaning, meaning, words
 from boneseg.ingest.facts import Kind, ObjectFacts
 from boneseg.ingest.joining import Claim, settle
+from boneseg.ingest.likeness import Compare
 from boneseg.ingest.places import Fit, Place, Rank, fit, numbers_differ, rank, why_no_fit
 from boneseg.storage.catalogue import FileKind, Problem, SeriesRow
 
@@ -94,12 +95,14 @@ class _Known:
         unread: what may be an image and cannot be read.
         below: folder -> indices of the series in it and its subfolders, for each folder that holds images.
         broken_series: series UIDs, as keyed hashes, of slices that cannot be read.
+        compare: tells on which of several passes a label lies.
     """
 
     candidates: list[_Candidate]
     unread: list[Place]
     below: dict[PurePosixPath, list[int]]
     broken_series: frozenset[str]
+    compare: Compare
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class _Choice:
 
 
 def assign_labels(
-    found: Sequence[Recognised], facts: Sequence[ObjectFacts], images: Iterable[str], prefix: str
+    found: Sequence[Recognised], facts: Sequence[ObjectFacts], images: Iterable[str], prefix: str, compare: Compare
 ) -> tuple[list[SeriesRow], list[Problem]]:
     """Give each series the label that is its own.
 
@@ -124,11 +127,12 @@ def assign_labels(
         facts: of all objects.
         images: keys of all objects that are images, readable or not.
         prefix: start of all keys that people do not need to see.
+        compare: tells on which of several passes of one series a label lies.
 
     Returns:
         The rows with labels, and a problem for each label that is not used.
     """
-    known = _known([_Candidate(item) for item in found], facts, images, prefix)
+    known = _known([_Candidate(item) for item in found], facts, images, prefix, compare)
     claims: dict[int, list[Claim]] = defaultdict(list)
     problems = []
     for item in facts:
@@ -152,7 +156,9 @@ def assign_labels(
     return rows, problems
 
 
-def _known(candidates: list[_Candidate], facts: Sequence[ObjectFacts], images: Iterable[str], prefix: str) -> _Known:
+def _known(
+    candidates: list[_Candidate], facts: Sequence[ObjectFacts], images: Iterable[str], prefix: str, compare: Compare
+) -> _Known:
     below: dict[PurePosixPath, list[int]] = {folder: [] for folder in _with_parents(images, prefix)}
     for index, candidate in enumerate(candidates):
         for place in candidate.places:
@@ -164,7 +170,7 @@ def _known(candidates: list[_Candidate], facts: Sequence[ObjectFacts], images: I
     unread += [item for item in damaged if item.geometry is not None or may_be_image(item)]
     places = {(place.path, place.folder): place for place in (_place(item, prefix) for item in unread)}
     broken = frozenset(item.series for item in damaged if item.series and item.file == FileKind.DICOM)
-    return _Known(candidates, list(places.values()), below, broken)
+    return _Known(candidates, list(places.values()), below, broken, compare)
 
 
 def may_be_image(item: ObjectFacts) -> bool:
@@ -268,14 +274,28 @@ def _nearest(label: _Label, indices: list[int], known: _Known) -> _Choice | str:
     parents = {item.parent for item in found}
     order = sorted(choices, key=lambda index: known.candidates[index].found.first)
     if len(parents) == 1 and None not in parents and len({item.first for item in found}) == len(found):
-        path = known.candidates[order[0]].path
-        return _Choice(
-            order[0],
-            f"fits {len(choices)} passes of one series, {path}, and is used for the first of them; a DICOM SEG that "
-            "references its images, or a folder for each pass, says which it is",
-        )
+        return _of_passes(label, order, known)
     names = " and ".join(known.candidates[index].path for index in choices[:2])
     return f"fits {names} equally well; put the label beside its series"
+
+
+def _of_passes(label: _Label, order: list[int], known: _Known) -> _Choice | str:
+    """Return the pass on whose bones a label lies, the first where it lies as well on several."""
+    fits_them = f"fits {len(order)} passes of one series, {known.candidates[order[0]].path}"
+    a_way_out = "a DICOM SEG that references its images, or a folder for each pass, says which it is"
+    lies_on = known.compare(label.fact, [known.candidates[index].found.row for index in order])
+    if not lies_on:
+        return f"{fits_them}, and it cannot be told on which of them it was drawn; {a_way_out}"
+    number = lies_on[0] + 1
+    if len(lies_on) == 1:
+        return _Choice(
+            order[lies_on[0]], f"{fits_them}, and lies on the bones of number {number} alone, which it is of"
+        )
+    among = "all of them" if len(lies_on) == len(order) else f"{len(lies_on)} of them"
+    used = "the first of them" if number == 1 else f"the first of these, number {number}"
+    return _Choice(
+        order[lies_on[0]], f"{fits_them}, lies on the bones of {among} alike, and is used for {used}; {a_way_out}"
+    )
 
 
 def _other_owner(label: _Label, choice: _Choice, home: PurePosixPath, known: _Known) -> str | None:

@@ -31,6 +31,11 @@ Fetch = Callable[[ObjectRef], Path]
 """Gives a raw object as a file: from a bucket through the cache, or from a local folder as it is."""
 
 
+def local_file(item: ObjectRef) -> Path:
+    """Return the file that an object of a local folder is: its key is its path."""
+    return Path(item.key)
+
+
 @dataclass(frozen=True, eq=False)
 class LabelledSeries:
     """A series that can be trained on or measured against.
@@ -119,7 +124,7 @@ def _read_label(
     file, label_map = PurePosixPath(row.object.key).name, settings.label_map
     series = to_axial(own_geometry)[0]
     if not row.parts:
-        label = _read_values(fetch, row, own_geometry)
+        label = read_values(fetch, row, own_geometry)
         classes = to_classes(label.values, file, label.names, label_map)
         named = describe_names(row.values, label.names) if label.names and label_map is None else []
         numbers = covered_slices(label.geometry, series)
@@ -127,7 +132,7 @@ def _read_label(
     joined = np.zeros(series.shape, dtype=np.uint8)
     first, end, warnings = series.shape[0], 0, []
     for part in row.parts:
-        label = _read_values(fetch, part, own_geometry)
+        label = read_values(fetch, part, own_geometry)
         name = PurePosixPath(part.object.key).name
         classes = part_classes(label.values, name, part.bone, part.outline, label_map)
         numbers = covered_slices(label.geometry, series)
@@ -153,7 +158,7 @@ def _spread(classes: NDArray[np.uint8], numbers: NDArray[np.int64]) -> NDArray[n
 
 
 @dataclass(frozen=True, eq=False)
-class _Label:
+class Label:
     """A label file in axial order; ``names`` are those of the segments of a DICOM SEG."""
 
     values: NDArray[Any]
@@ -162,7 +167,17 @@ class _Label:
     warnings: list[str]
 
 
-def _read_values(fetch: Fetch, row: LabelRow | LabelPart, series: Geometry) -> _Label:
+def read_values(fetch: Fetch, row: LabelRow | LabelPart, series: Geometry | None = None) -> Label:
+    """Read a label file as it is.
+
+    Args:
+        fetch: gives the raw object as a file.
+        row: the label.
+        series: geometry of the series as read, for a label whose voxels are taken in their order.
+
+    Raises:
+        LabelError: it is damaged or no label.
+    """
     path = fetch(row.object)
     names: Mapping[int, str] | None = None
     warnings: list[str] = []
@@ -173,10 +188,10 @@ def _read_values(fetch: Fetch, row: LabelRow | LabelPart, series: Geometry) -> _
             names = {value: best_name(*texts) for value, texts in read_segment_names(path).items()}
         else:
             values, geometry, warnings = read_label(path)
-            if row.in_order and values.shape == series.shape:
+            if row.in_order and series is not None and values.shape == series.shape:
                 geometry = series
     axial_geometry, reorientation = to_axial(geometry)
-    return _Label(reorientation.apply(values), axial_geometry, names, warnings)
+    return Label(reorientation.apply(values), axial_geometry, names, warnings)
 
 
 def _check_shear(geometry: Geometry, most: float) -> list[str]:
