@@ -106,6 +106,8 @@ class ObjectFacts(Record):
     """Of a slice: keyed hashes, 8 digits, of what says which pass it is of: ``marks.MARKS``; empty where not said."""
     orders: tuple[float | None, ...] = ()
     """Of a slice: ``marks.ORDERS``; times are moved by a keyed span, one for a study: only differences are kept."""
+    images: int | None = None
+    """Of a slice: how many images its acquisition has, where the file says so."""
     segments: dict[int, str] = Field(default_factory=dict)
     """Of a DICOM SEG: value -> what of the segment's name is a word of anatomy."""
     is_picture: bool = False
@@ -211,6 +213,7 @@ def _dicom(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes)
         image=_keyed(secret, "image", header.instance_uid),
         marks=tuple(_keyed(secret, name, text)[:_MARK_DIGITS] for name, text in zip(MARKS, marks.texts, strict=True)),
         orders=_moved(marks, secret, header.study_uid),
+        images=marks.images,
         prints=(slice_print(hu),),
     )
 

@@ -14,6 +14,7 @@ from boneseg.dicom.header import CT_IMAGE, SliceHeader
 from boneseg.dicom.series import check_places, sort_slices
 from boneseg.errors import SeriesError
 from boneseg.geometry import Geometry
+from boneseg.ingest.complete import what_is_missing
 from boneseg.ingest.facts import Kind, ObjectFacts
 from boneseg.ingest.found import Found, Weight
 from boneseg.ingest.grouping import Group, Slices, distance, doubled, first_in_order, folder_of, group_slices, plane_of
@@ -128,6 +129,8 @@ def _add_dicom(found: Found, group: Group, groups: list[Group]) -> None:
         for folder, slices in _in_folders(group.slices).items()
         if len(slices) == len(kept)
     )
+    if missing := what_is_missing(group, groups):
+        found.reject(source, missing, Weight.CHOICE)
     found.series.append(Recognised(row, tuple(group.slices), folders, group.parent, first_in_order(kept)))
 
 
