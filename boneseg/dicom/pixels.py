@@ -34,6 +34,7 @@ _HIGHEST_SCANNED_HU = 30710
 """Highest HU of the extended CT scale; nothing else comes near."""
 _DARKER_THAN_AIR_HU = -1100
 _SURELY_AIR_HU = (-1100, -900)
+_TISSUE_HU = (-100, 0)
 _NO_AIR_HU = -200
 """Above this there is neither air nor lung nor gas."""
 _ROWS = 2
@@ -140,7 +141,7 @@ def _as_the_header_says(header: SliceHeader, pixels: StoredPixels, raw: NDArray[
 
 def _check_bits(header: SliceHeader, pixels: StoredPixels, raw: NDArray[np.int64], plain: NDArray[np.int64]) -> None:
     """Compare a picture as the header has it read with other readings: the right one has no jumps of its own."""
-    measured, mask = ~_padding(pixels, plain), (1 << pixels.bits_stored) - 1
+    measured, mask = ~_padding(header, pixels, plain), (1 << pixels.bits_stored) - 1
     if not np.array_equal(plain, raw) and not np.array_equal(plain & mask, raw):
         # Overlays and rubbish above the stored bits make jumps that are not in the picture without them; values that
         # need more bits than the header says make jumps where the upper bits are dropped.
@@ -184,10 +185,15 @@ def _unfit(header: SliceHeader, keyword: str) -> SeriesError:
     return SeriesError(f"{header.name}: {keyword} does not fit its values, which would be wrong; export it again")
 
 
-def _padding(pixels: StoredPixels, values: NDArray[np.integer]) -> NDArray[np.bool_]:
+def _padding(header: SliceHeader, pixels: StoredPixels, values: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Return which values are padding by the header; a range that holds all of fat and water cannot be meant."""
     if pixels.padding is None:
         return np.zeros(values.shape, dtype=bool)
-    return (values >= pixels.padding[0]) & (values <= pixels.padding[1])
+    low, high = pixels.padding
+    fat, water = ((hu - header.intercept) / header.slope for hu in _TISSUE_HU)
+    if low < fat and high > water and not pixels.lookup:
+        high = low
+    return (values >= low) & (values <= high)
 
 
 def _jumps(one: NDArray[np.integer], other: NDArray[np.integer], measured: NDArray[np.bool_]) -> tuple[float, float]:
@@ -206,7 +212,7 @@ def _to_hu(path: Path, header: SliceHeader, pixels: StoredPixels, raw: NDArray[n
         hu = np.rint(raw * header.slope + header.intercept)
     np.clip(hu, AIR_HU, _HIGHEST_HU, out=hu)
     if pixels.padding is not None:
-        padding = _padding(pixels, raw)
+        padding = _padding(header, pixels, raw)
         hu[padding if (hu[padding] == AIR_HU).all() else _outside(padding)] = AIR_HU
     return hu.astype(np.int16)
 

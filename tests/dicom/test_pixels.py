@@ -75,6 +75,37 @@ def test_even_tissue_without_noise_stays_tissue(tmp_path: Path) -> None:
     assert np.array_equal(read_slice(path), flat[0])
 
 
+@pytest.mark.parametrize("block", [0, 40, 1500, -100])
+@pytest.mark.parametrize("declared", [None, 24, 4000])
+def test_a_flat_block_in_a_corner_is_padding_only_where_its_value_is_declared(
+    tmp_path: Path, block: int, declared: int | None
+) -> None:
+    hu = body()
+    hu[:, :16, :20] = block
+
+    def pad(data: pydicom.Dataset) -> None:
+        if declared is not None:
+            data.add_new("PixelPaddingValue", "US", declared)
+
+    read = read_slice(slices(tmp_path, pad, hu)[0])
+    inside = hu[0] > -500
+    assert np.array_equal(read[inside], hu[0][inside])
+    assert (read[~inside] < -500).all()
+
+
+def test_a_range_of_padding_that_holds_tissue_is_not_believed(tmp_path: Path) -> None:
+    def pad(data: pydicom.Dataset) -> None:
+        values = raw(data)
+        values[:5] = 0
+        store(data, values)
+        data.add_new("PixelPaddingValue", "US", 0)
+        data.add_new("PixelPaddingRangeLimit", "US", 1200)
+
+    read = read_slice(slices(tmp_path, pad)[0])
+    assert (read[:5] == -1024).all()
+    assert np.array_equal(read[5:], body()[0, 5:])
+
+
 @pytest.mark.parametrize("value", [0, 3, 1024, 1064, 4000, 63536])
 def test_what_surrounds_the_field_of_view_becomes_air_whatever_its_value(tmp_path: Path, value: int) -> None:
     y, x = np.mgrid[: SHAPE[1], : SHAPE[2]]
