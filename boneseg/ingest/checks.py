@@ -66,17 +66,28 @@ def check_values(hu: NDArray[np.int16]) -> list[str]:
     low, high = int(hu.min()), int(hu.max())
     if low == high:
         raise SeriesError(f"every voxel is {low}; the series is empty, export it again")
-    if low > HIGHEST_LOW:
-        counts = np.zeros(high - AIR_HU + 1, dtype=np.int64)
-        for plane in hu:
-            counts += np.bincount(plane.ravel().astype(np.int32) - AIR_HU, minlength=len(counts))
-        if reason := why_not_hu(counts):
-            raise SeriesError(reason)
+    check_hu(hu)
     if high < LOWEST_HIGH:
         raise SeriesError(f"values run from {low} to {high}, too dark for bone: these are not HU; export them unscaled")
     if low > HIGHEST_LOW:
         return [f"the lowest value is {low} HU, so no air is in view; is the series cropped?"]
     return []
+
+
+def check_hu(hu: NDArray[np.int16]) -> None:
+    """Refuse values that are another quantity than HU, such as stored values without their rescale.
+
+    Raises:
+        SeriesError: says what they are.
+    """
+    low, high = int(hu.min()), int(hu.max())
+    if not HIGHEST_LOW < low < high:
+        return
+    counts = np.zeros(high - AIR_HU + 1, dtype=np.int64)
+    for plane in hu:
+        counts += np.bincount(plane.ravel().astype(np.int32) - AIR_HU, minlength=len(counts))
+    if reason := why_not_hu(counts):
+        raise SeriesError(reason)
 
 
 def check_label(hu: NDArray[np.int16], label: NDArray[np.uint8]) -> list[str]:

@@ -118,6 +118,8 @@ def _gzipped(path: Path, name: str) -> str:
     if start[:3] == b"\x00\x00\x00" and path.suffix == ".mgz":
         return f"a FreeSurfer volume; {_TO_NIFTI}"
     inside = _marked(start, name) or ("a DICOM file" if start[128:132] == b"DICM" else "")
+    if start[:2] == b"\x1f\x8b":
+        inside = "gzip data"
     if inside.startswith("a NIfTI volume"):
         return inside
     return f"gzipped {inside.removeprefix('the file ')}; unpack it" if inside else "gzip data that are no NIfTI volume"

@@ -18,7 +18,7 @@ from boneseg.dicom.series import read_series
 from boneseg.errors import LabelError, SeriesError
 from boneseg.geometry import Geometry, Reorientation, to_axial
 from boneseg.ingest.anatomy import best_name
-from boneseg.ingest.checks import check_label, check_values
+from boneseg.ingest.checks import check_hu, check_label, check_values
 from boneseg.ingest.classes import covered_slices, describe_names, part_classes, require_bone, to_classes
 from boneseg.ingest.outline import patient_outline
 from boneseg.ingest.volumes import read_hu, read_label
@@ -103,6 +103,7 @@ def read_image(
     with _named(paths):
         if row.kind == FileKind.DICOM:
             hu, geometry, warnings = read_series(list(paths), settings.max_gap, settings.max_tilt_degrees)
+            check_hu(hu)
             if len(paths) < len(row.objects):
                 warnings.append(f"{len(row.objects) - len(paths)} files are copies of others; they are not used twice")
             return hu, geometry, warnings

@@ -240,7 +240,10 @@ def _whole_numbers(values: NDArray[Any], file: str) -> tuple[NDArray[np.uint16],
     if off > NEARLY_WHOLE:
         raise LabelError(f"{file}: label values must be whole numbers; export a label map, not probabilities")
     if whole.min() < 0 or whole.max() > _HIGHEST_LABEL:
-        raise LabelError(f"{file}: label values must lie within 0 and {_HIGHEST_LABEL}; is it a label at all?")
+        raise LabelError(
+            f"{file}: values run from {whole.min():g} to {whole.max():g}, label values must lie within 0 and "
+            f"{_HIGHEST_LABEL}; is it a label at all?"
+        )
     return whole.astype(np.uint16), off
 
 
