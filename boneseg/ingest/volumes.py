@@ -90,8 +90,11 @@ class Survey:
 
     @property
     def is_label(self) -> bool:
-        """Whether all numbers so far are those of a label."""
-        return self._present is not None and not self._grain.is_noise(int(np.count_nonzero(self._present)))
+        """Whether all numbers so far are those of a label: whole, few, and not spread as wide and noisy as HU are."""
+        if self._present is None:
+            return False
+        wide = self.highest - self.lowest >= MIN_HU_SPREAD
+        return not (wide and self._grain.is_noise(int(np.count_nonzero(self._present))))
 
     def label_values(self) -> tuple[int, ...]:
         """Return the values above 0 of a label.
