@@ -141,7 +141,10 @@ class Survey:
     def warnings(self) -> list[str]:
         """Return what is odd about the values but usable."""
         if self.is_label:
-            return [_rounded(self._off)] if self._off > _EXACT else []
+            noisy = self._present is not None and self._grain.is_noise(int(np.count_nonzero(self._present)))
+            values = f"values from {self.lowest:g} to {self.highest:g}"
+            mixed = [f"{values} are mixed as in a CT, but none is bone; is it a label?"] if noisy else []
+            return [*([_rounded(self._off)] if self._off > _EXACT else []), *mixed]
         warnings = [f"{self.not_numbers} voxels are not numbers; they become air"] if self.not_numbers else []
         if self._too_high:
             warnings.append(f"{self._too_high} voxels lie above {_HIGHEST_HU}, up to {self.highest:.4g}; they are cut")

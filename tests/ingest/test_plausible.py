@@ -124,3 +124,5 @@ def test_a_label_of_many_thin_structures_stays_a_label(tmp_path: Path, edge: int
 def test_values_too_close_together_for_hu_are_a_label_however_they_are_mixed(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 118, SHAPE).astype(np.uint8)
     assert kind_of(write(tmp_path / "label.nii.gz", values))[0] == Kind.LABEL
+    _, problems = local_series(tmp_path)
+    assert [problem.fatal for problem in problems if "are mixed as in a CT" in problem.reason] == [False]
