@@ -68,6 +68,7 @@ _TAGS = [
 ]
 _RAW_DATA = "1.2.840.10008.5.1.4.1.1.66"
 _PIXEL_DATA = 0x7FE00010
+_LONGEST_UID = 64
 _SLOPES, _MOST_INTERCEPT = (1e-4, 1e4), 1e5
 _OTHER_UNITS = ("OD", "MGML", "Z_EFF", "ED", "EDW", "PCT")
 """Rescale types that are not HU: optical density, and maps of dual-energy CT."""
@@ -193,6 +194,8 @@ def read_frames(path: Path) -> list[SliceHeader] | None:
 def _headers(path: Path, file: DicomFile) -> list[SliceHeader]:
     data = file.data
     sop_class = tags.text(data, "SOPClassUID") or tags.text(file.meta, "MediaStorageSOPClassUID")
+    if len(sop_class) > _LONGEST_UID:  # a length that is damaged swallows what follows
+        raise broken_because(path, f"SOPClassUID has {len(sop_class)} characters, where {_LONGEST_UID} are the most")
     modality = tags.text(data, "Modality")
     is_ct = sop_class in CT_CLASSES or (modality == "CT" and sop_class != _RAW_DATA)
     rows, columns = (tags.optional_integer(data, name) or 0 for name in ("Rows", "Columns"))

@@ -100,6 +100,7 @@ def first_fragment(data: bytes) -> bytes:
             "the picture in them has 40 x 44 pixels, the header says",
         ),
         (DeflatedExplicitVRLittleEndian, cut(200), "the deflated data cannot be unpacked"),
+        ("", overwritten(0x8, 0x16, 6, b"\x90\x04"), "SOPClassUID has .* characters, where 64 are the most"),
         ("", overwritten(0x28, 0x10, 0, b"\x28\0\x12\0"), "holds pixels but no usable Rows and Columns"),
     ],
 )
