@@ -118,9 +118,9 @@ def assign_labels(
 
     What a DICOM SEG references decides. For other labels the nearest folder above that holds images decides among
     which series it may choose: a label never goes to another patient's folder because its own series is damaged. Of
-    the series there that have its geometry, the one with most folders in common is taken, then the one whose name is
-    most alike (``labelsTr/a_1`` and ``imagesTr/a_1_0000``). Where a label cannot be told to be of one series, it is
-    not used.
+    the series there on whose grid it lies, with all or some of their slices, the one with most folders in common is
+    taken, then the one whose name is most alike (``labelsTr/a_1`` and ``imagesTr/a_1_0000``), and of several passes of
+    one series that on whose bones it lies. Where a label cannot be told to be of one series, it is not used.
 
     Args:
         found: series without labels.
