@@ -25,6 +25,8 @@ _WORK_BYTES = 40
 """What a voxel takes while it is scaled, rounded and compared."""
 _DEFLATE_RATIO = 1032
 """No deflated byte unpacks to more."""
+_BLOCK = 512
+"""Media and archives pad files with zeros to a multiple of this."""
 _GZIP = b"\x1f\x8b"
 
 
@@ -58,7 +60,7 @@ def read_header(path: Path) -> NiftiHeader:
     Raises:
         SeriesError: not NIfTI, damaged, not three-dimensional, at no possible place, or too large.
     """
-    with _stream(path) as stream, _named(path):
+    with _stream(path) as stream, _named(path, stream):
         header = parse_header(stream.read(HEADER_BYTES), path.name)
     check_volume(path.name, 2 * math.prod(header.geometry.shape))
     return header
@@ -75,8 +77,8 @@ def check_length(path: Path, header: NiftiHeader) -> None:
     stored = path.stat().st_size
     if stored * (_DEFLATE_RATIO if compressed else 1) < header.end:
         raise _cut(path.name, header)
-    if not compressed and stored > header.end:
-        raise _longer(path.name, f"{stored - header.end} bytes")
+    if not compressed and stored > header.end and stored % _BLOCK:
+        raise _longer(path.name, stored - header.end)
 
 
 def read_geometry(path: Path) -> Geometry:
@@ -102,7 +104,7 @@ def read_pieces(path: Path, header: NiftiHeader) -> Iterator[Piece]:
     slices, rows, columns = header.geometry.shape
     some = max(1, min(rows, _PIECE_VOXELS // columns))
     work = some * columns * (2 * header.kind.itemsize + _WORK_BYTES)
-    with claim(path.name, work), _stream(path) as stream, _named(path):
+    with claim(path.name, work), _stream(path) as stream, _named(path, stream, header.end):
         _skip(stream, header.offset, header)
         for index in range(slices):
             for row in range(0, rows, some):
@@ -110,8 +112,13 @@ def read_pieces(path: Path, header: NiftiHeader) -> Iterator[Piece]:
                 stored = _exactly(stream, count * columns * header.kind.itemsize, header)
                 raw = np.frombuffer(stored, dtype=header.kind).reshape(count, columns)
                 yield Piece(index, row, _scaled(raw, header))
-        if stream.read(1):  # reads on to the check sum where the file is compressed
-            raise _longer(path.name, "more")
+        size, zeros = header.end, True
+        while rest := stream.read(_PIECE_VOXELS):  # to the check sum where the file is compressed
+            size, zeros = size + len(rest), zeros and not rest.strip(b"\0")
+            if not zeros or size - header.end > _BLOCK:
+                raise _longer(path.name, size - header.end)
+        if size > header.end and size % _BLOCK:
+            raise _longer(path.name, size - header.end)
 
 
 def read_volume(path: Path) -> tuple[NDArray[Any], Geometry]:
@@ -178,14 +185,16 @@ def _skip(stream: BinaryIO, size: int, header: NiftiHeader) -> None:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def _named(path: Path, stream: BinaryIO, size: int = 0) -> Iterator[None]:
     """Say of a compressed file what is wrong with it."""
     try:
         yield
     except EOFError as error:
-        raise _damaged(path.name, "the compressed data end too early") from error
+        of = f", after about {stream.tell()} of the {size} bytes that they should unpack to" if size else ""
+        raise _damaged(path.name, f"the compressed data end too early{of}") from error
     except zlib.error as error:
-        raise _damaged(path.name, "the compressed data cannot be unpacked") from error
+        of = f" after about {stream.tell()} of the {size} bytes that they should come to" if size else ""
+        raise _damaged(path.name, f"the compressed data cannot be unpacked{of}") from error
     except gzip.BadGzipFile as error:
         follows = "Not a gzipped file" in str(error)
         why = "something else follows the compressed data" if follows else "the compressed data fail their check sum"
@@ -196,8 +205,8 @@ def _cut(name: str, header: NiftiHeader) -> SeriesError:
     return _damaged(name, f"the header speaks of {header.end} bytes, the file has fewer")
 
 
-def _longer(name: str, much: str) -> SeriesError:
-    return _damaged(name, f"it goes on for {much} after the voxels of which its header speaks")
+def _longer(name: str, much: int) -> SeriesError:
+    return _damaged(name, f"it goes on for {much} bytes or more after the voxels of which its header speaks")
 
 
 def _damaged(name: str, why: str) -> SeriesError:

@@ -71,6 +71,7 @@ class NiftiHeader:
         slope: what stored numbers are multiplied with.
         inter: what is added then.
         warnings: what is odd but usable, one sentence each.
+        placed: whether the file says where the voxels lie; otherwise the geometry's place and directions are a guess.
     """
 
     name: str
@@ -80,6 +81,7 @@ class NiftiHeader:
     slope: float
     inter: float
     warnings: tuple[str, ...]
+    placed: bool = True
 
     @property
     def scaled(self) -> bool:
@@ -125,7 +127,8 @@ def parse_header(start: bytes, name: str) -> NiftiHeader:
     slope, inter, warnings = _scaling(fields, name)
     affine, more = _place(fields, sizes, name)
     geometry = from_nifti((sizes[2], sizes[1], sizes[0]), affine)
-    return NiftiHeader(name, geometry, kind, _offset(fields, version, name), slope, inter, (*warnings, *more))
+    placed = bool(fields["qform_code"]) or bool(fields["sform_code"])
+    return NiftiHeader(name, geometry, kind, _offset(fields, version, name), slope, inter, (*warnings, *more), placed)
 
 
 def shear_degrees(geometry: Geometry) -> float:

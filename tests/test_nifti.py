@@ -157,7 +157,11 @@ def test_a_flipped_bit_in_a_compressed_file_is_found_wherever_it_is(tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("extra", "why"),
-    [(b"garbage", "something else follows"), (gzip.compress(b"more"), "it goes on for more"), (b"\0" * 512, None)],
+    [
+        (b"garbage", "something else follows"),
+        (gzip.compress(b"more"), "it goes on for 4 bytes or more"),
+        (b"\0" * 512, None),
+    ],
 )
 def test_what_follows_the_voxels_is_not_passed_over(
     tmp_path: Path, voxels: np.ndarray, extra: bytes, why: str | None
@@ -170,6 +174,17 @@ def test_what_follows_the_voxels_is_not_passed_over(
     else:
         with pytest.raises(SeriesError, match=why):
             read_volume(path)
+
+
+def test_zeros_up_to_the_next_block_of_a_medium_are_no_damage(tmp_path: Path, voxels: np.ndarray) -> None:
+    path = tmp_path / "x.nii"
+    write_volume(path, voxels, axial(voxels.shape, (1, 1, 1)))
+    whole = path.read_bytes()
+    path.write_bytes(whole + bytes(-len(whole) % 512))
+    assert np.array_equal(read_volume(path)[0], voxels)
+    path.write_bytes(whole + bytes(-len(whole) % 512 - 1) + b"x")
+    with pytest.raises(SeriesError, match="it goes on for"):
+        read_volume(path)
 
 
 @pytest.mark.parametrize("shape", [(3, 700, 900), (2, 3, 300_000), (5, 2, 2)])

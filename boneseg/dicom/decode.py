@@ -168,22 +168,22 @@ def decoded(path: Path, syntax: str, shape: tuple[int, int, int], memory: int) -
     Raises:
         SeriesError: there is no decoder for them, or the data are damaged.
     """
-    error = ""
+    error = why = ""
+    name = UID(syntax).name
     with _pool.worker() as worker:
         try:
             worker.ask({"path": str(path.absolute()), "frames": shape[0], "memory": memory})
             for _ in range(shape[0]):
                 head, pixels = worker.answer()
-                error = head.get("error", "")
+                error, why = head.get("error", ""), head.get("why", "")
                 if error:
                     break
                 if tuple(head["shape"]) != shape[1:]:
                     raise _DeadError
                 yield np.frombuffer(pixels, dtype=np.dtype(head["dtype"])).reshape(shape[1:])
         except _DeadError as dead:
-            raise damaged(path, "the compressed pixels are damaged") from dead
+            raise damaged(path, f"the compressed pixels are damaged: {name} data that end the decoder") from dead
     if error == "unsupported":
-        name = UID(syntax).name
         raise SeriesError(f"{path.name}: compressed as {name}, which cannot be decoded; decompress it")
     if error:
-        raise damaged(path, "the compressed pixels are damaged")
+        raise damaged(path, f"the compressed pixels are damaged: {why or f'{name} data that cannot be decoded'}")

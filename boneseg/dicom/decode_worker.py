@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 _RLE_PADDING = 2
 _JPEG_2000 = b"\xff\x4f\xff\x51"
+_RLE = "1.2.840.10008.1.2.5"
 _SPARE_BYTES = 192 << 20  # what threads and libraries map and hardly use
 
 
@@ -45,12 +46,16 @@ def main() -> None:
             _reply(replies, "unsupported")
         except MemoryError:
             _reply(replies, "memory")
-        except Exception:  # each decoder has errors of its own for damaged data
-            _reply(replies, "damaged")
+        except Exception as error:  # each decoder has errors of its own for damaged data
+            _reply(replies, "damaged", str(error) if isinstance(error, _UnfitError) else "")
 
 
-def _reply(replies: BinaryIO, error: str) -> None:
-    replies.write(json.dumps({"error": error}).encode() + b"\n")
+class _UnfitError(ValueError):
+    """The data are not what the header says; says why."""
+
+
+def _reply(replies: BinaryIO, error: str, why: str = "") -> None:
+    replies.write(json.dumps({"error": error, "why": why}).encode() + b"\n")
     replies.flush()
 
 
@@ -62,7 +67,7 @@ def _checked(path: str, frames: int) -> Iterator[Any]:
             for warning in said:
                 sizes = re.search(r"RLE segment .* - (\d+) vs\. (\d+) bytes", str(warning.message))
                 if sizes and int(sizes[1]) - int(sizes[2]) > _RLE_PADDING:
-                    raise ValueError("the run-length data are longer than the picture")
+                    raise _UnfitError(f"they unpack to {sizes[1]} bytes a segment, where the picture has {sizes[2]}")
             said.clear()
             yield array
 
@@ -81,12 +86,29 @@ def _frames(path: str, frames: int) -> Iterator[Any]:
     for stream in generate_frames(data.PixelData, number_of_frames=frames):
         size = _size(stream)
         if size is not None and size != (data.Rows, data.Columns):
-            raise ValueError("the compressed picture has another size than the file says")
-    if frames == 1:
-        yield np.ascontiguousarray(data.pixel_array)
-    else:
-        for array in iter_pixels(data):
+            said = f"{data.Rows} x {data.Columns}"
+            raise _UnfitError(f"the picture in them has {size[0]} x {size[1]} pixels, the header says {said}")
+    try:
+        for array in [data.pixel_array] if frames == 1 else iter_pixels(data):
             yield np.ascontiguousarray(array)
+    except MemoryError:
+        raise
+    except Exception as error:
+        streams = enumerate(generate_frames(data.PixelData, number_of_frames=frames), 1)
+        faults = ((number, _fault(stream, data)) for number, stream in streams)
+        number, fault = next(((number, fault) for number, fault in faults if fault), (1, ""))
+        raise _UnfitError(f"frame {number}: {fault}" if frames > 1 and fault else fault) from error
+
+
+def _fault(stream: bytes, data: Any) -> str:
+    """Say what a compressed picture that could not be decoded lacks at its start or end; empty where nothing tells."""
+    if data.file_meta.TransferSyntaxUID == _RLE:
+        found = int.from_bytes(stream[:4], "little")
+        needed = data.SamplesPerPixel * data.BitsAllocated // 8
+        return "" if found == needed else f"they have {found} run-length segments, where the picture needs {needed}"
+    if not stream.startswith((b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP")):
+        return "no picture starts in them"
+    return "" if stream.rstrip(b"\0").endswith(b"\xff\xd9") else "the picture in them has no end"
 
 
 def _size(stream: bytes) -> tuple[int, int] | None:

@@ -30,6 +30,7 @@ from pydicom.uid import (
 )
 
 from boneseg.budget import check_read, claim
+from boneseg.dicom.damage import ITEM, LONG_VR, PIXELS, UNDEFINED, fault_in, fragments_fault
 from boneseg.dicom.tags import numbered
 from boneseg.errors import SeriesError
 
@@ -41,9 +42,6 @@ warnings.filterwarnings("ignore", module=r"pydicom\b")
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 """Transfer syntaxes whose pixels are not compressed by themselves."""
 
-_UNDEFINED = 0xFFFFFFFF
-_PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
-_ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _PIECE = 1 << 20
 _COPIES = 3
 """How often what is unpacked is held at the same time."""
@@ -51,7 +49,6 @@ _FEW_ITEMS_BYTES, _BYTES_AN_ITEM = 600 * 2**10, 1500
 """A file that is smaller cannot hold too many items; what pydicom takes for one, which may be empty."""
 _BLOCK = 512
 """Media and archives pad files with zeros to a multiple of this."""
-_LONG_VR = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 _DICOM_UID = b"1.2.840.10008."
 
 
@@ -59,9 +56,30 @@ class DamagedError(SeriesError):
     """A part of the file is missing or wrong."""
 
 
-def damaged(path: Path, what: str = "the DICOM file is cut short or damaged") -> DamagedError:
+def damaged(path: Path, what: str) -> DamagedError:
     """Return the error for a file of which a part is missing or wrong."""
     return DamagedError(f"{path.name}: {what}; copy it again from its source")
+
+
+def broken(path: Path, file: DicomFile | None = None) -> DamagedError:
+    """Return the error for a file that cannot be read, with what its structure tells of the cause.
+
+    Args:
+        path: the file.
+        file: as it was opened, if it could be.
+    """
+    if file is not None and file.element is not None and file.element.fault:
+        return broken_because(path, file.element.fault)
+    if file is not None and file.syntax == DeflatedExplicitVRLittleEndian:
+        with claim(path.name, _COPIES * file.size):
+            return broken_because(path, fault_in(io.BytesIO(inflated(path, file.size)), file.size, data_set_only=True))
+    with path.open("rb") as stream:
+        return broken_because(path, fault_in(stream, os.fstat(stream.fileno()).st_size))
+
+
+def broken_because(path: Path, why: str) -> DamagedError:
+    """Return the error for a file that cannot be read, with the cause where it is known."""
+    return damaged(path, f"the DICOM file is cut short or damaged{f': {why}' if why else ''}")
 
 
 @dataclass(frozen=True)
@@ -72,14 +90,14 @@ class PixelElement:
         tag: Pixel Data, or its floating point kinds.
         offset: of the value, in the file or in what a deflated file unpacks to.
         length: of the value in bytes; None where it consists of fragments.
-        whole: whether the file holds all of the value.
+        fault: what is missing of the value; empty where the file holds all of it.
         rest: how many bytes follow that belong to nothing.
     """
 
     tag: int
     offset: int
     length: int | None
-    whole: bool
+    fault: str
     rest: int
 
 
@@ -147,7 +165,7 @@ def open_dicom(path: Path, tags: list[str]) -> DicomFile | None:
         except SeriesError:
             raise
         except Exception as error:  # pydicom passes on whatever a damaged byte makes of its readers
-            raise damaged(path) from error
+            raise broken(path) from error
     return _parse_deflated(path, start, [int(numbered(tag)) for tag in tags])
 
 
@@ -156,8 +174,8 @@ def _check_items(path: Path, file: _Reader) -> None:
     if file.size > _FEW_ITEMS_BYTES:
         count, tail = 0, b""
         while piece := file.read(_PIECE):
-            count += (tail + piece).count(_ITEM)
-            tail = piece[-len(_ITEM) + 1 :]
+            count += (tail + piece).count(ITEM)
+            tail = piece[-len(ITEM) + 1 :]
         file.seek(0)
         check_read(path.name, count * _BYTES_AN_ITEM)
 
@@ -175,7 +193,7 @@ def inflated(path: Path, size: int) -> bytes:
             data = b"".join(_pieces(path, file.tell()))
             if len(data) == size:
                 return data
-    raise damaged(path)
+    raise damaged(path, "the deflated data are not what they were a moment ago")
 
 
 def remains(path: Path) -> str | None:
@@ -204,7 +222,7 @@ def _looks_like_dicom(start: bytes, size: int) -> bool:
         if re.fullmatch(rb"[A-Z]{2}", start[4:6]):
             return True
         length = struct.unpack(f"{order}L", start[4:8])[0]
-        if order == "<" and (length == _UNDEFINED or (length <= 4096 and length < size)):
+        if order == "<" and (length == UNDEFINED or (length <= 4096 and length < size)):
             return True
     return False
 
@@ -233,7 +251,7 @@ def _parse_deflated(path: Path, start: int, tags: list[int]) -> DicomFile:
         except SeriesError:
             raise
         except Exception as error:  # as in open_dicom
-            raise damaged(path) from error
+            raise broken_because(path, fault_in(stream, len(content), data_set_only=True)) from error
     return DicomFile(data, meta, DeflatedExplicitVRLittleEndian, True, element, len(content))
 
 
@@ -269,7 +287,7 @@ class _Watch:
         self._found: tuple[int, str | None, int, int] | None = None
 
     def __call__(self, tag: int, vr: str | None, length: int) -> bool:
-        if tag not in _PIXELS:
+        if tag not in PIXELS:
             return False
         self._found = (int(tag), vr, length, self._file.tell())
         return True
@@ -279,21 +297,13 @@ class _Watch:
         if self._found is None:
             return None
         tag, vr, length, offset = self._found
-        known = None if length == _UNDEFINED else length
-        after = self._fragments_end(offset) if known is None else offset + length
-        whole = after is not None and after <= end
-        return PixelElement(tag, offset, known, whole, self._rest(after, end, vr, little) if whole and after else 0)
-
-    def _fragments_end(self, place: int) -> int | None:
-        """Return where the fragments of compressed pixels end; decoders may not notice that an end is missing."""
-        while True:
-            self._file.seek(place)
-            item = self._file.read(8)
-            if len(item) < 8 or item[:4] not in (_ITEM, _END):
-                return None
-            if item[:4] == _END:
-                return place + 8
-            place += 8 + int(struct.unpack("<L", item[4:])[0])
+        if length == UNDEFINED:
+            after, fault = fragments_fault(self._file, offset, end)
+            return PixelElement(tag, offset, None, fault, self._rest(after, end, vr, little) if after else 0)
+        if offset + length > end:
+            fault = f"its pixels take {length} bytes, of which {max(end - offset, 0)} are there"
+            return PixelElement(tag, offset, length, fault, 0)
+        return PixelElement(tag, offset, length, "", self._rest(offset + length, end, vr, little))
 
     def _rest(self, place: int, end: int, vr: str | None, little: bool) -> int:
         """Return how many bytes after the pixel data are neither tags nor padding: the sign of a shifted picture."""
@@ -306,11 +316,11 @@ class _Watch:
                 if not re.fullmatch(rb"[A-Z]{2}", head[4:6]):
                     break
                 length = struct.unpack(f"{order}H", head[6:8])[0]
-                if head[4:6] in _LONG_VR and len(head) == 12:
+                if head[4:6] in LONG_VR and len(head) == 12:
                     length, size = struct.unpack(f"{order}L", head[8:12])[0], 12
             elif head[:4] == b"\0\0\0\0":
                 break
-            if length == _UNDEFINED:
+            if length == UNDEFINED:
                 return 0
             place += size + length
         if place == end:

@@ -10,7 +10,7 @@ from typing import Any
 from pydicom.uid import UID, AllTransferSyntaxes, DeflatedExplicitVRLittleEndian
 
 from boneseg.dicom import tags
-from boneseg.dicom.file import NATIVE, DicomFile, damaged, open_dicom
+from boneseg.dicom.file import NATIVE, DicomFile, PixelElement, broken, broken_because, open_dicom
 from boneseg.dicom.frames import GROUPS, TOTAL_PARTS, Place, Rescale, has_groups, place, places, rescale
 from boneseg.dicom.tags import TagError
 from boneseg.errors import SeriesError
@@ -22,7 +22,6 @@ __all__ = [
     "SEGMENTATIONS",
     "SliceHeader",
     "StoredPixels",
-    "damaged",
     "read_frames",
     "read_header",
 ]
@@ -69,6 +68,7 @@ _TAGS = [
 ]
 _RAW_DATA = "1.2.840.10008.5.1.4.1.1.66"
 _PIXEL_DATA = 0x7FE00010
+_LONGEST_UID = 64
 _SLOPES, _MOST_INTERCEPT = (1e-4, 1e4), 1e5
 _OTHER_UNITS = ("OD", "MGML", "Z_EFF", "ED", "EDW", "PCT")
 """Rescale types that are not HU: optical density, and maps of dual-energy CT."""
@@ -188,26 +188,30 @@ def read_frames(path: Path) -> list[SliceHeader] | None:
     except SeriesError:
         raise
     except Exception as error:  # pydicom passes on whatever a damaged byte makes of its readers
-        raise damaged(path) from error
+        raise broken(path, file) from error
 
 
 def _headers(path: Path, file: DicomFile) -> list[SliceHeader]:
     data = file.data
     sop_class = tags.text(data, "SOPClassUID") or tags.text(file.meta, "MediaStorageSOPClassUID")
+    if len(sop_class) > _LONGEST_UID:  # a length that is damaged swallows what follows
+        raise broken_because(path, f"SOPClassUID has {len(sop_class)} characters, where {_LONGEST_UID} are the most")
     modality = tags.text(data, "Modality")
     is_ct = sop_class in CT_CLASSES or (modality == "CT" and sop_class != _RAW_DATA)
     rows, columns = (tags.optional_integer(data, name) or 0 for name in ("Rows", "Columns"))
     is_image = rows > 0 and columns > 0
     # A file cut within its header ends before it says what it is, or before its size.
     if not is_image and (is_ct or not (sop_class or modality)):
-        if file.element is not None and file.element.whole:
+        if file.element is not None and not file.element.fault:
             raise TagError("holds pixels but no usable Rows and Columns")
-        raise damaged(path)
+        raise broken(path, file)
     frames, problem = 1, ""
     pixels: StoredPixels | None = None
     if is_image:
-        if file.element is None or not file.element.whole:
-            raise damaged(path)
+        if file.element is None:
+            raise broken(path, file)
+        if file.element.fault:
+            raise broken_because(path, file.element.fault + _unlike(data, file.element, rows, columns))
         try:
             frames = _frames(data)
             pixels = _stored_pixels(file, rows, columns, frames)
@@ -348,6 +352,16 @@ def _check_length(length: int, rows: int, columns: int, frames: int, bits: int) 
     spare = max(1, min(rows, columns) * bits // 8 - 1)
     if not needed <= length <= needed + spare:
         raise TagError(f"has {length} bytes of pixels where Rows, Columns, frames and bits come to {needed}")
+
+
+def _unlike(data: Any, element: PixelElement, rows: int, columns: int) -> str:
+    """Say what the pixels should come to where they claim another length: then it is the length that is damaged."""
+    parts = [tags.optional_integer(data, name) for name in ("NumberOfFrames", "SamplesPerPixel", "BitsAllocated")]
+    frames, samples, bits = (part or 1 for part in parts)
+    needed = math.ceil(rows * columns * frames * samples * bits / 8)
+    if element.length is None or parts[2] is None or element.length in (needed, needed + 1):
+        return ""
+    return f", where Rows, Columns, frames and bits come to {needed}"
 
 
 def _is_compressed(syntax: UID) -> bool:

@@ -45,6 +45,8 @@ ORDERS = ("AcquisitionNumber", "AcquisitionTime", "ContentTime", "InstanceNumber
 TIMES = (ORDERS.index("AcquisitionTime"), ORDERS.index("ContentTime"))
 """Which of ``ORDERS`` are times."""
 
+_COUNTS = ("ImagesInAcquisition", "NumberOfSlices")
+_MOST_IMAGES = 100_000
 _DATES = {"AcquisitionTime": "AcquisitionDate", "ContentTime": "ContentDate"}
 _SECONDS_A_DAY = 86400.0
 
@@ -57,26 +59,30 @@ class Marks:
         texts: of each of ``MARKS``, as it stands in the file; empty where it does not say.
         orders: of each of ``ORDERS``; none where it does not say. Times are seconds since the year 1.
         localizer: whether the image is a scout, from which a series is planned.
+        images: how many images its acquisition has; none where the file does not say.
     """
 
     texts: tuple[str, ...]
     orders: tuple[float | None, ...]
     localizer: bool
+    images: int | None = None
 
 
 def read_marks(path: Path) -> Marks:
     """Read what a DICOM file says of its pass; what is malformed counts as not said."""
-    wanted = [*MARKS, *ORDERS, *_DATES.values(), "AcquisitionDateTime", "StudyDate"]
+    wanted = [*MARKS, *ORDERS, *_COUNTS, *_DATES.values(), "AcquisitionDateTime", "StudyDate"]
     try:
         file = open_dicom(path, wanted)
     except SeriesError:
         file = None
     data: Any = pydicom.Dataset() if file is None else file.data
     kinds = _text(data, "ImageType").upper()
+    counts = [int(count) for name in _COUNTS if 0 < (count := _number(data, name) or 0) <= _MOST_IMAGES]
     return Marks(
         texts=tuple(_moment_text(data) if name == "AcquisitionTime" else _text(data, name) for name in MARKS),
         orders=tuple(_seconds(data, name) if name in _DATES else _number(data, name) for name in ORDERS),
         localizer="LOCALIZER" in kinds or "SCOUT" in kinds,
+        images=max(counts, default=None),
     )
 
 

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from boneseg.budget import claim
 from boneseg.dicom.decode import decoded
-from boneseg.dicom.file import damaged, inflated
+from boneseg.dicom.file import broken, inflated
 from boneseg.dicom.header import SliceHeader, StoredPixels
 from boneseg.errors import SeriesError
 
@@ -30,6 +30,13 @@ _LEAST_PADDING = 1e-3
 _FEW_JUMPS = 0.1
 _OTHER_SIGN = 0.8
 _MUCH = 0.1
+_HIGHEST_SCANNED_HU = 30710
+"""Highest HU of the extended CT scale; nothing else comes near."""
+_DARKER_THAN_AIR_HU = -1100
+_SURELY_AIR_HU = (-1100, -900)
+_TISSUE_HU = (-100, 0)
+_NO_AIR_HU = -200
+"""Above this there is neither air nor lung nor gas."""
 _ROWS = 2
 """Every so many rows of a picture are enough to see jumps between neighbours."""
 
@@ -42,7 +49,8 @@ def check_picture(header: SliceHeader) -> StoredPixels:
     """
     pixels = header.pixels
     if header.problem:
-        raise SeriesError(f"{header.name}: {header.problem}")
+        fix = "" if ";" in header.problem else "; export it again"
+        raise SeriesError(f"{header.name}: {header.problem}{fix}")
     if pixels is None:
         raise SeriesError(f"{header.name}: holds no image; remove it from the series")
     if pixels.samples != 1 or header.photometric not in _GREY:
@@ -105,7 +113,7 @@ def _raw(path: Path, headers: Sequence[SliceHeader], pixels: StoredPixels) -> It
 
 def _values(path: Path, values: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.integer]:
     if values.size != shape[0] * shape[1]:
-        raise damaged(path)
+        raise broken(path)
     return values.astype(values.dtype.newbyteorder("="), copy=False).reshape(shape)
 
 
@@ -122,10 +130,10 @@ def _as_the_header_says(header: SliceHeader, pixels: StoredPixels, raw: NDArray[
             raise _unfit(header, "HighBit")
         raw = raw >> shift
     plain = raw if stored == bits else (raw << (bits - stored)) >> (bits - stored)
-    if pixels.signed:
-        carries_sign = plain.min() < 0 and stored < bits
+    if pixels.signed:  # what wraps around lies more than half of all values below its neighbour
+        carries_sign = int(plain.max()) - int(plain.min()) > 1 << (stored - 1)
     else:
-        carries_sign = np.count_nonzero(plain >= 1 << (stored - 1)) >= _MUCH / 2 * plain.size
+        carries_sign = int(np.count_nonzero(plain >= 1 << (stored - 1))) >= _MUCH / 2 * plain.size
     if carries_sign or (plain is not raw and not np.array_equal(plain, raw)):
         _check_bits(header, pixels, raw.astype(np.int64), plain.astype(np.int64))
     return plain
@@ -133,7 +141,7 @@ def _as_the_header_says(header: SliceHeader, pixels: StoredPixels, raw: NDArray[
 
 def _check_bits(header: SliceHeader, pixels: StoredPixels, raw: NDArray[np.int64], plain: NDArray[np.int64]) -> None:
     """Compare a picture as the header has it read with other readings: the right one has no jumps of its own."""
-    measured, mask = ~_padding(pixels, plain), (1 << pixels.bits_stored) - 1
+    measured, mask = ~_padding(header, pixels, plain), (1 << pixels.bits_stored) - 1
     if not np.array_equal(plain, raw) and not np.array_equal(plain & mask, raw):
         # Overlays and rubbish above the stored bits make jumps that are not in the picture without them; values that
         # need more bits than the header says make jumps where the upper bits are dropped.
@@ -142,22 +150,50 @@ def _check_bits(header: SliceHeader, pixels: StoredPixels, raw: NDArray[np.int64
             raise _unfit(header, "BitsStored")
     sign = (mask + 1) // 2
     high, all_of_it = int(np.count_nonzero(plain[measured] >= sign)), int(np.count_nonzero(measured))
-    if not pixels.signed and high < _MUCH * all_of_it:
+    if pixels.lookup or (not pixels.signed and high < _MUCH * all_of_it):
         return  # bone, metal and markers on the skin are few; what is below 0 HU, read without its sign, is much
     other = plain & mask if pixels.signed else ((plain + sign) & mask) - sign
     as_said, otherwise = _jumps(plain, other, measured)
     if otherwise < _OTHER_SIGN * as_said:
-        raise _unfit(header, "PixelRepresentation")
+        # Metal, cement and dry bone beside air jump as far as a wrong sign does: only HU that cannot be prove it.
+        hu, other_hu = (values * header.slope + header.intercept for values in (plain, other))
+        wrong = _wraps_below(hu, measured) if pixels.signed else _lies_too_high(hu[measured], other_hu[measured])
+        if wrong:
+            raise _unfit(header, "PixelRepresentation")
+
+
+def _lies_too_high(hu: NDArray[Any], other: NDArray[Any]) -> bool:
+    """Say whether HU of unsigned values are impossible: more than any scanner gives, or bright where air must be."""
+    if np.count_nonzero(hu > _HIGHEST_SCANNED_HU) >= _MUCH * hu.size:
+        return True
+    air = np.count_nonzero((other >= _SURELY_AIR_HU[0]) & (other <= _SURELY_AIR_HU[1]))
+    return bool(hu.min() > _NO_AIR_HU and air >= _MUCH * hu.size)
+
+
+def _wraps_below(hu: NDArray[Any], measured: NDArray[np.bool_]) -> bool:
+    """Say whether values darker than air lie within the picture; at its border one value all over is padding."""
+    parts, count = ndimage.label((hu < _DARKER_THAN_AIR_HU) & measured)
+    if count == 0:
+        return False
+    numbers = np.arange(1, count + 1)
+    flat = ndimage.minimum(hu, parts, numbers) == ndimage.maximum(hu, parts, numbers)
+    border = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
+    return not bool((flat & np.isin(numbers, border)).all())
 
 
 def _unfit(header: SliceHeader, keyword: str) -> SeriesError:
     return SeriesError(f"{header.name}: {keyword} does not fit its values, which would be wrong; export it again")
 
 
-def _padding(pixels: StoredPixels, values: NDArray[np.integer]) -> NDArray[np.bool_]:
+def _padding(header: SliceHeader, pixels: StoredPixels, values: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Return which values are padding by the header; a range that holds all of fat and water cannot be meant."""
     if pixels.padding is None:
         return np.zeros(values.shape, dtype=bool)
-    return (values >= pixels.padding[0]) & (values <= pixels.padding[1])
+    low, high = pixels.padding
+    fat, water = ((hu - header.intercept) / header.slope for hu in _TISSUE_HU)
+    if low < fat and high > water and not pixels.lookup:
+        high = low
+    return (values >= low) & (values <= high)
 
 
 def _jumps(one: NDArray[np.integer], other: NDArray[np.integer], measured: NDArray[np.bool_]) -> tuple[float, float]:
@@ -176,7 +212,7 @@ def _to_hu(path: Path, header: SliceHeader, pixels: StoredPixels, raw: NDArray[n
         hu = np.rint(raw * header.slope + header.intercept)
     np.clip(hu, AIR_HU, _HIGHEST_HU, out=hu)
     if pixels.padding is not None:
-        padding = _padding(pixels, raw)
+        padding = _padding(header, pixels, raw)
         hu[padding if (hu[padding] == AIR_HU).all() else _outside(padding)] = AIR_HU
     return hu.astype(np.int16)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from boneseg.budget import check_volume, claim
 from boneseg.dicom.decode import decoded
-from boneseg.dicom.file import damaged, inflated
+from boneseg.dicom.file import broken, inflated
 from boneseg.dicom.segmentation_frames import LABELMAP, SegHeader, read_seg_header
 from boneseg.errors import LabelError, SeriesError
 from boneseg.geometry import Geometry
@@ -136,7 +136,7 @@ def _stored(path: Path, seg: SegHeader) -> Iterator[NDArray[Any]]:
             else:
                 data = content[place : place + size]
             if len(data) != size:
-                raise damaged(path)
+                raise broken(path)
             yield _unpacked(data, start, pixels.bits_allocated, rows, columns)
 
 

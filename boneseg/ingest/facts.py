@@ -27,7 +27,7 @@ from boneseg.storage.catalogue import FileKind, GeometryRecord, ObjectRef
 from boneseg.storage.hashing import combine, pseudonym, sha256_array
 from boneseg.storage.records import Record
 
-FACTS_VERSION = 2
+FACTS_VERSION = 3
 """Rises when the same file gives other facts than before, so that old ones are not re-used."""
 
 _MARK_DIGITS = 8
@@ -87,6 +87,8 @@ class ObjectFacts(Record):
     """Of a slice."""
     geometry: GeometryRecord | None = None
     """Of a volume or label; also of a damaged volume."""
+    placed: bool = True
+    """Of a NIfTI file: whether it says where its voxels lie; otherwise the geometry's place is a guess."""
     hu_range: tuple[int, int] | None = None
     values: tuple[int, ...] = ()
     """Label values above 0 that occur."""
@@ -104,6 +106,8 @@ class ObjectFacts(Record):
     """Of a slice: keyed hashes, 8 digits, of what says which pass it is of: ``marks.MARKS``; empty where not said."""
     orders: tuple[float | None, ...] = ()
     """Of a slice: ``marks.ORDERS``; times are moved by a keyed span, one for a study: only differences are kept."""
+    images: int | None = None
+    """Of a slice: how many images its acquisition has, where the file says so."""
     segments: dict[int, str] = Field(default_factory=dict)
     """Of a DICOM SEG: value -> what of the segment's name is a word of anatomy."""
     is_picture: bool = False
@@ -209,6 +213,7 @@ def _dicom(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes)
         image=_keyed(secret, "image", header.instance_uid),
         marks=tuple(_keyed(secret, name, text)[:_MARK_DIGITS] for name, text in zip(MARKS, marks.texts, strict=True)),
         orders=_moved(marks, secret, header.study_uid),
+        images=marks.images,
         prints=(slice_print(hu),),
     )
 
@@ -295,7 +300,8 @@ def _keyed(secret: bytes, kind: str, identifier: str) -> str:
 
 def _nifti(path: Path, ref: ObjectRef) -> ObjectFacts:
     header = read_nifti_header(path)
-    known = ObjectFacts(ref=ref, kind=Kind.BROKEN, file=FileKind.NIFTI, geometry=GeometryRecord.of(header.geometry))
+    geometry = GeometryRecord.of(header.geometry)
+    known = ObjectFacts(ref=ref, kind=Kind.BROKEN, file=FileKind.NIFTI, geometry=geometry, placed=header.placed)
     survey = Survey()
     try:
         for piece in read_pieces(path, header):

@@ -66,8 +66,19 @@ def foreign_format(path: Path, name: str) -> str:
     if not start:
         return "the file is empty"
     if start[:2] == b"\x1f\x8b":
-        return _gzipped(path)
-    return _known(start) or _by_name(PurePosixPath(name).name.lower()) or _text(start) or UNKNOWN
+        return _gzipped(path, PurePosixPath(name).name.lower())
+    name = PurePosixPath(name).name.lower()
+    return _marked(start, name) or _by_name(name) or _text(start) or UNKNOWN
+
+
+def _marked(start: bytes, name: str) -> str:
+    """Recognise what has a mark, or had one by its name: a NIfTI volume."""
+    sized = len(start) >= 348 and 348 in struct.unpack("<i", start[:4]) + struct.unpack(">i", start[:4])
+    moved = b"n+1\0" in start[300:400]
+    if moved or (sized and name.endswith((".nii", ".nii.gz"))):
+        where = "at another place: bytes were lost or added before it" if moved else "damaged"
+        return f"a NIfTI volume whose mark, which belongs at byte 344, is {where}; copy it again or convert it again"
+    return _known(start)
 
 
 def _known(start: bytes) -> str:
@@ -94,15 +105,23 @@ def _convert_pair() -> str:
     return "convert both files to one .nii.gz file"
 
 
-def _gzipped(path: Path) -> str:
+def _gzipped(path: Path, name: str) -> str:
     try:
         with gzip.open(path) as stream:
             start = stream.read(_START_BYTES)
-    except (OSError, EOFError, zlib.error):
-        return "damaged gzip data"
+    except EOFError:
+        return f"gzip data that are cut short within the first {_START_BYTES} bytes that they unpack to"
+    except zlib.error:
+        return "gzip data that cannot be unpacked, damaged near their start"
+    except OSError:
+        return "gzip data whose own header or check sum is damaged"
     if start[:3] == b"\x00\x00\x00" and path.suffix == ".mgz":
         return f"a FreeSurfer volume; {_TO_NIFTI}"
-    inside = _known(start) or ("a DICOM file" if start[128:132] == b"DICM" else "")
+    inside = _marked(start, name) or ("a DICOM file" if start[128:132] == b"DICM" else "")
+    if start[:2] == b"\x1f\x8b":
+        inside = "gzip data"
+    if inside.startswith("a NIfTI volume"):
+        return inside
     return f"gzipped {inside.removeprefix('the file ')}; unpack it" if inside else "gzip data that are no NIfTI volume"
 
 

@@ -21,11 +21,12 @@ _TO_JOIN = (
 
 @dataclass(frozen=True)
 class Claim:
-    """A label that fits a series."""
+    """A label that fits a series; ``in_order`` as in ``LabelRow``."""
 
     label: Place
     fact: ObjectFacts
     rank: Rank
+    in_order: bool = False
 
 
 @dataclass
@@ -72,8 +73,9 @@ def settle(series: Place, claims: Sequence[Claim]) -> tuple[LabelRow | None, lis
     if (no_bone := _no_bone(series, claim)) is not None:
         return None, [*problems, Problem(source=claim.label.path, reason=no_bone)]
     assert claim.fact.file is not None
+    fact, in_order = claim.fact, claim.in_order
     return LabelRow(
-        kind=claim.fact.file, object=claim.fact.ref, values=claim.fact.values, drawn=_drawn(claim)
+        kind=claim.fact.file, object=fact.ref, values=fact.values, drawn=_drawn(claim), in_order=in_order
     ), problems
 
 
@@ -155,7 +157,10 @@ def _joined(claims: Sequence[Claim], masks: Sequence[_Mask]) -> LabelRow:
         outline = tuple(mask.value for mask in own if mask.says == Meaning.OUTLINE)
         if bone or outline:
             assert claim.fact.file is not None
-            parts.append(LabelPart(kind=claim.fact.file, object=claim.fact.ref, bone=bone, outline=outline))
+            fact, in_order = claim.fact, claim.in_order
+            parts.append(
+                LabelPart(kind=claim.fact.file, object=fact.ref, bone=bone, outline=outline, in_order=in_order)
+            )
     values = sorted({value for part in parts for value in (*part.bone, *part.outline)})
     drawn = combine(sorted(_drawn(claim) for claim in claims))
     return LabelRow(kind=parts[0].kind, object=parts[0].object, values=tuple(values), parts=tuple(parts), drawn=drawn)

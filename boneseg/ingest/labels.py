@@ -10,12 +10,12 @@ from pathlib import PurePosixPath
 from boneseg.ingest.anatomy import Meaning, meaning, words
 from boneseg.ingest.facts import Kind, ObjectFacts
 from boneseg.ingest.joining import Claim, settle
-from boneseg.ingest.places import Place, Rank, fits, numbers_differ, rank
+from boneseg.ingest.likeness import Compare
+from boneseg.ingest.places import Fit, Place, Rank, fit, numbers_differ, rank, why_no_fit
 from boneseg.storage.catalogue import FileKind, Problem, SeriesRow
 
 _GREY_VALUES = 200
 """A volume of at least as many values from 0 to 255 is a picture with grey values: nobody labels so many structures."""
-_MANY_VALUES = 10
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,10 @@ class _Candidate:
         self.found = found
         self.path = row.source
         geometry = row.geometry.geometry()
-        if found.slices[0].kind == Kind.VOLUME:
-            self.places = [Place(row.source, PurePosixPath(row.source).parent, geometry)]
+        first = found.slices[0]
+        if first.kind == Kind.VOLUME:
+            in_order = first.file == FileKind.NIFTI
+            self.places = [Place(row.source, PurePosixPath(row.source).parent, geometry, first.placed, in_order)]
         else:
             folders = dict.fromkeys((row.source, *found.folders))
             self.places = [Place(folder, PurePosixPath(folder), geometry) for folder in folders]
@@ -60,8 +62,8 @@ class _Candidate:
     def rank(self, label: Place) -> Rank:
         return max(rank(label, place) for place in self.places)
 
-    def fits(self, label: Place, partial: bool) -> bool:
-        return fits(label.axial, self.place.axial, partial)
+    def fit(self, label: Place) -> Fit:
+        return fit(label, self.place)
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,18 @@ class _Label:
     place: Place
 
     @property
-    def partial(self) -> bool:
+    def is_seg(self) -> bool:
         return self.fact.file == FileKind.DICOM_SEG
+
+    def fitting(self, indices: Iterable[int], candidates: Sequence[_Candidate]) -> list[int]:
+        """Return those of some series on whose grid the label lies.
+
+        A DICOM SEG leaves out empty slices, but a NIfTI file is rarely a part: where it fits a whole series, that is
+        its own.
+        """
+        how = {index: candidates[index].fit(self.place) for index in indices}
+        best = max(how.values(), default=Fit.NONE)
+        return [index for index, well in how.items() if well > Fit.NONE and (self.is_seg or well == best)]
 
 
 @dataclass(frozen=True)
@@ -83,12 +95,14 @@ class _Known:
         unread: what may be an image and cannot be read.
         below: folder -> indices of the series in it and its subfolders, for each folder that holds images.
         broken_series: series UIDs, as keyed hashes, of slices that cannot be read.
+        compare: tells on which of several passes a label lies.
     """
 
     candidates: list[_Candidate]
     unread: list[Place]
     below: dict[PurePosixPath, list[int]]
     broken_series: frozenset[str]
+    compare: Compare
 
 
 @dataclass(frozen=True)
@@ -98,26 +112,27 @@ class _Choice:
 
 
 def assign_labels(
-    found: Sequence[Recognised], facts: Sequence[ObjectFacts], images: Iterable[str], prefix: str
+    found: Sequence[Recognised], facts: Sequence[ObjectFacts], images: Iterable[str], prefix: str, compare: Compare
 ) -> tuple[list[SeriesRow], list[Problem]]:
     """Give each series the label that is its own.
 
     What a DICOM SEG references decides. For other labels the nearest folder above that holds images decides among
     which series it may choose: a label never goes to another patient's folder because its own series is damaged. Of
-    the series there that have its geometry, the one with most folders in common is taken, then the one whose name is
-    most alike (``labelsTr/a_1`` and ``imagesTr/a_1_0000``). Where a label cannot be told to be of one series, it is
-    not used.
+    the series there on whose grid it lies, with all or some of their slices, the one with most folders in common is
+    taken, then the one whose name is most alike (``labelsTr/a_1`` and ``imagesTr/a_1_0000``), and of several passes of
+    one series that on whose bones it lies. Where a label cannot be told to be of one series, it is not used.
 
     Args:
         found: series without labels.
         facts: of all objects.
         images: keys of all objects that are images, readable or not.
         prefix: start of all keys that people do not need to see.
+        compare: tells on which of several passes of one series a label lies.
 
     Returns:
         The rows with labels, and a problem for each label that is not used.
     """
-    known = _known([_Candidate(item) for item in found], facts, images, prefix)
+    known = _known([_Candidate(item) for item in found], facts, images, prefix, compare)
     claims: dict[int, list[Claim]] = defaultdict(list)
     problems = []
     for item in facts:
@@ -128,9 +143,11 @@ def assign_labels(
         if isinstance(choice, str):
             problems.append(Problem(source=label.place.path, reason=choice))
             continue
-        claims[choice.index].append(Claim(label.place, item, known.candidates[choice.index].rank(label.place)))
-        if choice.note:
-            problems.append(Problem(source=label.place.path, reason=choice.note, fatal=False))
+        series = known.candidates[choice.index]
+        in_order = series.fit(label.place) == Fit.IN_ORDER
+        claims[choice.index].append(Claim(label.place, item, series.rank(label.place), in_order))
+        notes = [choice.note, _taken_in_order(label.place, series.place) if in_order else ""]
+        problems += [Problem(source=label.place.path, reason=note, fatal=False) for note in notes if note]
     rows = [item.row for item in found]
     for index, claimants in sorted(claims.items()):
         chosen, said = settle(known.candidates[index].place, claimants)
@@ -139,7 +156,9 @@ def assign_labels(
     return rows, problems
 
 
-def _known(candidates: list[_Candidate], facts: Sequence[ObjectFacts], images: Iterable[str], prefix: str) -> _Known:
+def _known(
+    candidates: list[_Candidate], facts: Sequence[ObjectFacts], images: Iterable[str], prefix: str, compare: Compare
+) -> _Known:
     below: dict[PurePosixPath, list[int]] = {folder: [] for folder in _with_parents(images, prefix)}
     for index, candidate in enumerate(candidates):
         for place in candidate.places:
@@ -151,7 +170,7 @@ def _known(candidates: list[_Candidate], facts: Sequence[ObjectFacts], images: I
     unread += [item for item in damaged if item.geometry is not None or may_be_image(item)]
     places = {(place.path, place.folder): place for place in (_place(item, prefix) for item in unread)}
     broken = frozenset(item.series for item in damaged if item.series and item.file == FileKind.DICOM)
-    return _Known(candidates, list(places.values()), below, broken)
+    return _Known(candidates, list(places.values()), below, broken, compare)
 
 
 def may_be_image(item: ObjectFacts) -> bool:
@@ -174,7 +193,7 @@ def _choose(label: _Label, known: _Known) -> _Choice | str:
         return _of_referenced(label, referenced, known)
     home = next((f for f in (label.place.folder, *label.place.folder.parents) if f in known.below), PurePosixPath())
     near = known.below.get(home, [])
-    fitting = [index for index in near if known.candidates[index].fits(label.place, label.partial)]
+    fitting = label.fitting(near, known.candidates)
     if not fitting:
         return _no_fit(label, home, [known.candidates[index] for index in near], known)
     refusals = {index: _contradiction(label.fact, known.candidates[index]) for index in fitting}
@@ -206,12 +225,12 @@ def _referenced(label: _Label, known: _Known) -> list[int] | str:
 
 
 def _of_referenced(label: _Label, indices: list[int], known: _Known) -> _Choice | str:
-    fitting = [index for index in indices if known.candidates[index].fits(label.place, label.partial)]
+    fitting = label.fitting(indices, known.candidates)
     if not fitting:
         series = known.candidates[indices[0]].place
         return (
             f"it says that it was drawn on {series.path}, but it has {label.place.describe()} and that series "
-            f"{series.describe()}{_elsewhere(label, series)}: complete the series, or export the label again on it"
+            f"{series.describe()}{_because(label, series)}: complete the series, or export the label again on it"
         )
     refusals = {index: _another_patient(label.fact, known.candidates[index]) for index in fitting}
     allowed = [index for index in fitting if not refusals[index]]
@@ -255,14 +274,28 @@ def _nearest(label: _Label, indices: list[int], known: _Known) -> _Choice | str:
     parents = {item.parent for item in found}
     order = sorted(choices, key=lambda index: known.candidates[index].found.first)
     if len(parents) == 1 and None not in parents and len({item.first for item in found}) == len(found):
-        path = known.candidates[order[0]].path
-        return _Choice(
-            order[0],
-            f"fits {len(choices)} passes of one series, {path}, and is used for the first of them; a DICOM SEG that "
-            "references its images, or a folder for each pass, says which it is",
-        )
+        return _of_passes(label, order, known)
     names = " and ".join(known.candidates[index].path for index in choices[:2])
     return f"fits {names} equally well; put the label beside its series"
+
+
+def _of_passes(label: _Label, order: list[int], known: _Known) -> _Choice | str:
+    """Return the pass on whose bones a label lies, the first where it lies as well on several."""
+    fits_them = f"fits {len(order)} passes of one series, {known.candidates[order[0]].path}"
+    a_way_out = "a DICOM SEG that references its images, or a folder for each pass, says which it is"
+    lies_on = known.compare(label.fact, [known.candidates[index].found.row for index in order])
+    if not lies_on:
+        return f"{fits_them}, and it cannot be told on which of them it was drawn; {a_way_out}"
+    number = lies_on[0] + 1
+    if len(lies_on) == 1:
+        return _Choice(
+            order[lies_on[0]], f"{fits_them}, and lies on the bones of number {number} alone, which it is of"
+        )
+    among = "all of them" if len(lies_on) == len(order) else f"{len(lies_on)} of them"
+    used = "the first of them" if number == 1 else f"the first of these, number {number}"
+    return _Choice(
+        order[lies_on[0]], f"{fits_them}, lies on the bones of {among} alike, and is used for {used}; {a_way_out}"
+    )
 
 
 def _other_owner(label: _Label, choice: _Choice, home: PurePosixPath, known: _Known) -> str | None:
@@ -271,7 +304,7 @@ def _other_owner(label: _Label, choice: _Choice, home: PurePosixPath, known: _Kn
     best = series.rank(label.place)
     near = [place for place in known.unread if place.folder.is_relative_to(home) and place.path != label.place.path]
     for place in near:
-        elsewhere = place.own_geometry is not None and not fits(label.place.axial, place.axial, label.partial)
+        elsewhere = place.own_geometry is not None and not fit(label.place, place)
         if not elsewhere and rank(label.place, place) > best:
             return f"seems to belong to {place.path}, which cannot be read; repair or remove that file"
     several = len(known.below.get(home, [])) + len(near) > 1
@@ -290,34 +323,32 @@ def _no_fit(label: _Label, home: PurePosixPath, near: list[_Candidate], known: _
     if not near and home in known.below and known.candidates:
         return "the images beside it form no series that can be used (see their rows); it is given to no other series"
     if not (near or known.candidates):
-        return f"there is no series that it could belong to; {_grey(label) or 'put the label beside its CT series'}"
+        return "there is no series that it could belong to; put the label beside its CT series"
     nearest = max(near or known.candidates, key=lambda item: (item.rank(label.place), item.path))
     series = nearest.place
     missing = f"; files of {beside[0].path} could not be read" if near and beside else ""
     return (
         f"the label has {label.place.describe()} and fits no series; the nearest, {series.path}, has "
-        f"{series.describe()}{_elsewhere(label, series)}{missing}: "
-        f"{_grey(label) or 'export the label again on its series'}"
+        f"{series.describe()}{_because(label, series)}{missing}: export the label again on its series"
     )
 
 
-def _elsewhere(label: _Label, series: Place) -> str:
-    return " at another place" if label.place.axial.shape == series.axial.shape else ""
+def _because(label: _Label, series: Place) -> str:
+    reason = why_no_fit(label.place, series)
+    return f", and {reason}" if reason else ""
 
 
-def _grey(label: _Label) -> str:
-    values = label.fact.values
-    if len(values) < _MANY_VALUES or label.partial:
-        return ""
+def _taken_in_order(label: Place, series: Place) -> str:
+    unknown = series.path if label.placed else label.path
     return (
-        f"with {len(values)} values up to {values[-1]} it may be a CT windowed to grey values, which are not HU; "
-        "convert the series again without a window"
+        f"neither sform nor qform of {unknown} says where its voxels lie; as both files have as many of the same size, "
+        f"they are taken to be those of {series.path} in the order in which they are stored"
     )
 
 
 def _is_picture(label: _Label) -> str:
     values = label.fact.values
-    if label.partial or len(values) < _GREY_VALUES or values[-1] > 255:
+    if label.is_seg or len(values) < _GREY_VALUES or values[-1] > 255:
         return ""
     return (
         f"{len(values)} values from 0 to {values[-1]} are grey values of a picture (a CT windowed to 8 bits?), neither "
@@ -338,4 +369,4 @@ def _place(item: ObjectFacts, prefix: str) -> Place:
     if item.file == FileKind.DICOM and item.kind != Kind.VOLUME:  # a file of many: the series goes by its folder
         path = path.parent
         return Place(str(path), path, geometry)
-    return Place(str(path), path.parent, geometry)
+    return Place(str(path), path.parent, geometry, item.placed, item.file == FileKind.NIFTI)

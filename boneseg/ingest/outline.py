@@ -76,7 +76,8 @@ def _radius_mm(
 ) -> NDArray[np.floating[Any]]:
     """Distance of each pixel to the nearest one outside its part, in mm; the image's edge is no border."""
     pixel = min(spacing[1] * step[0], spacing[2] * step[1])
-    return np.asarray(cv2.distanceTransform((parts > 0).astype(np.uint8), cv2.DIST_L2, 5)) * pixel
+    distance = np.asarray(cv2.distanceTransform((parts > 0).astype(np.uint8), cv2.DIST_L2, 5))
+    return np.minimum(distance, sum(parts.shape)) * pixel  # where all is inside, it is the largest float
 
 
 def _touched(plane: Volume, seeds: NDArray[np.bool_], step: tuple[int, int]) -> Volume:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import cached_property
 from pathlib import PurePosixPath
+
+import numpy as np
 
 from boneseg.geometry import Geometry, to_axial
 
 TOLERANCE_MM = 0.1
+_SAME_SIZE = 0.01
 
 Rank = tuple[int, float, float]
 """How near a series is to a label: how many folders they have in common, then how alike their names start, and end."""
@@ -26,11 +30,15 @@ class Place:
         path: below the raw prefix.
         folder: that holds it; of a DICOM series the path itself.
         own_geometry: as read; none where it is not known.
+        placed: whether the file says where it lies; otherwise only shape and spacing of the geometry are known.
+        in_order: whether it is a file whose voxels have an order, which programs keep; slices of DICOM have none.
     """
 
     path: str
     folder: PurePosixPath
     own_geometry: Geometry | None
+    placed: bool = True
+    in_order: bool = False
 
     @cached_property
     def axial(self) -> Geometry:
@@ -56,11 +64,45 @@ def stem(path: str) -> str:
     return name.split(".")[0] or name
 
 
-def fits(label: Geometry, series: Geometry, partial: bool) -> bool:
-    """Say whether a label lies on the grid of a series, both in axial order; ``partial``: on some of its slices."""
-    if label.close_to(series, TOLERANCE_MM):
-        return True
-    return partial and label.slices_in(series, TOLERANCE_MM / max(series.spacing)) is not None
+class Fit(IntEnum):
+    """How well a label lies on the grid of a series; what says more is higher."""
+
+    NONE = 0
+    IN_ORDER = 1
+    """One of the two files does not say where it lies, and both have as many voxels of the same size."""
+    SOME_SLICES = 2
+    WHOLE = 3
+
+
+def fit(label: Place, series: Place) -> Fit:
+    """Say whether a label lies on the grid of a series: on all of it, or on some of its slices."""
+    if label.placed == series.placed and label.axial.close_to(series.axial, TOLERANCE_MM):
+        return Fit.WHOLE
+    if label.placed and series.placed:
+        tolerance = TOLERANCE_MM / max(series.axial.spacing)
+        return Fit.NONE if label.axial.slices_in(series.axial, tolerance) is None else Fit.SOME_SLICES
+    mine, theirs = label.own_geometry, series.own_geometry
+    if label.in_order and series.in_order and mine is not None and theirs is not None and mine.shape == theirs.shape:
+        return Fit.IN_ORDER if np.allclose(mine.spacing, theirs.spacing, rtol=_SAME_SIZE) else Fit.NONE
+    return Fit.NONE
+
+
+def why_no_fit(label: Place, series: Place) -> str:
+    """Say what keeps a label from the nearest series; empty where it is no more than that the grids differ."""
+    for one, other in ((label, series), (series, label)):
+        if not one.placed and other.placed:
+            return f"neither sform nor qform of {one.path} says where its voxels lie"
+    mine, theirs = label.axial, series.axial
+    ends = np.array([[0, 0, 0], [size - 1 for size in mine.shape]], dtype=np.float64)
+    found = theirs.to_index(mine.to_patient(ends))
+    near = np.rint(found).astype(int)
+    on_grid = np.abs(found - near).max() < TOLERANCE_MM / max(theirs.spacing)
+    if not on_grid or (near[1] - near[0] != np.array(mine.shape) - 1).any():
+        return "it lies at another place" if mine.shape == theirs.shape else ""
+    if (near >= 0).all() and (near[1] < theirs.shape).all():
+        (_, row, column), (_, last_row, last_column) = near.tolist()
+        return f"it covers only rows {row} to {last_row} and columns {column} to {last_column}, not whole slices"
+    return "it reaches beyond the series"
 
 
 def rank(label: Place, other: Place) -> Rank:

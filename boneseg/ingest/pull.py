@@ -124,7 +124,7 @@ def _pull(
     reused = len(known)
     new = [item for key, item in listing.items() if key not in known]
     _read(workspace, new, known, _Reading(state, gone, secret, names), settings.parallel)
-    rows, problems = assemble(known.values(), secret, prefix, lines)
+    rows, problems = assemble(known.values(), secret, prefix, lines, fetch=Cache(workspace.cache, bucket).fetch)
     if not rows:
         raise DataError(
             f"no CT series (DICOM CT or NIfTI) among the {len(listing)} objects below {bucket.uri(prefix)}"

@@ -18,17 +18,22 @@ from boneseg.dicom.series import read_series
 from boneseg.errors import LabelError, SeriesError
 from boneseg.geometry import Geometry, Reorientation, to_axial
 from boneseg.ingest.anatomy import best_name
-from boneseg.ingest.checks import check_label, check_values
+from boneseg.ingest.checks import check_hu, check_label, check_values
 from boneseg.ingest.classes import covered_slices, describe_names, part_classes, require_bone, to_classes
 from boneseg.ingest.outline import patient_outline
 from boneseg.ingest.volumes import read_hu, read_label
 from boneseg.nifti_header import shear_degrees
 from boneseg.scheme import OUTLINE
 from boneseg.settings.schema import PrepareSettings
-from boneseg.storage.catalogue import FileKind, LabelRow, ObjectRef, SeriesRow
+from boneseg.storage.catalogue import FileKind, LabelPart, LabelRow, ObjectRef, SeriesRow
 
 Fetch = Callable[[ObjectRef], Path]
 """Gives a raw object as a file: from a bucket through the cache, or from a local folder as it is."""
+
+
+def local_file(item: ObjectRef) -> Path:
+    """Return the file that an object of a local folder is: its key is its path."""
+    return Path(item.key)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +74,7 @@ def read_labelled(fetch: Fetch, row: SeriesRow, settings: PrepareSettings) -> La
     hu, own_geometry, warnings = read_image(fetch, row, settings)
     warnings += check_values(hu)
     geometry, reorientation = to_axial(own_geometry)
-    label, covered, said = _read_label(fetch, row.label, geometry, settings)
+    label, covered, said = _read_label(fetch, row.label, own_geometry, settings)
     warnings += said
     if len(label) < geometry.shape[0]:
         warnings.append(f"the label covers {len(label)} of {geometry.shape[0]} slices; only they are used")
@@ -98,6 +103,7 @@ def read_image(
     with _named(paths):
         if row.kind == FileKind.DICOM:
             hu, geometry, warnings = read_series(list(paths), settings.max_gap, settings.max_tilt_degrees)
+            check_hu(hu)
             if len(paths) < len(row.objects):
                 warnings.append(f"{len(row.objects) - len(paths)} files are copies of others; they are not used twice")
             return hu, geometry, warnings
@@ -109,16 +115,17 @@ def read_image(
 
 
 def _read_label(
-    fetch: Fetch, row: LabelRow, series: Geometry, settings: PrepareSettings
+    fetch: Fetch, row: LabelRow, own_geometry: Geometry, settings: PrepareSettings
 ) -> tuple[NDArray[np.uint8], slice, list[str]]:
     """Return the classes of the series' slices that a label covers, which slices they are, and warnings.
 
-    All in axial order; ``series`` is the series' geometry. What a DICOM SEG leaves out between its first and its last
-    slice is background, as is what no part of a label marks.
+    All in axial order; ``own_geometry`` is the series' geometry as read. What a DICOM SEG leaves out between its first
+    and its last slice is background, as is what no part of a label marks.
     """
     file, label_map = PurePosixPath(row.object.key).name, settings.label_map
+    series = to_axial(own_geometry)[0]
     if not row.parts:
-        label = _read_values(fetch, row.kind, row.object)
+        label = read_values(fetch, row, own_geometry)
         classes = to_classes(label.values, file, label.names, label_map)
         named = describe_names(row.values, label.names) if label.names and label_map is None else []
         numbers = covered_slices(label.geometry, series)
@@ -126,7 +133,7 @@ def _read_label(
     joined = np.zeros(series.shape, dtype=np.uint8)
     first, end, warnings = series.shape[0], 0, []
     for part in row.parts:
-        label = _read_values(fetch, part.kind, part.object)
+        label = read_values(fetch, part, own_geometry)
         name = PurePosixPath(part.object.key).name
         classes = part_classes(label.values, name, part.bone, part.outline, label_map)
         numbers = covered_slices(label.geometry, series)
@@ -152,7 +159,7 @@ def _spread(classes: NDArray[np.uint8], numbers: NDArray[np.int64]) -> NDArray[n
 
 
 @dataclass(frozen=True, eq=False)
-class _Label:
+class Label:
     """A label file in axial order; ``names`` are those of the segments of a DICOM SEG."""
 
     values: NDArray[Any]
@@ -161,19 +168,31 @@ class _Label:
     warnings: list[str]
 
 
-def _read_values(fetch: Fetch, kind: FileKind, item: ObjectRef) -> _Label:
-    path = fetch(item)
+def read_values(fetch: Fetch, row: LabelRow | LabelPart, series: Geometry | None = None) -> Label:
+    """Read a label file as it is.
+
+    Args:
+        fetch: gives the raw object as a file.
+        row: the label.
+        series: geometry of the series as read, for a label whose voxels are taken in their order.
+
+    Raises:
+        LabelError: it is damaged or no label.
+    """
+    path = fetch(row.object)
     names: Mapping[int, str] | None = None
     warnings: list[str] = []
     values: NDArray[Any]
-    with _named({path: item.key}):
-        if kind == FileKind.DICOM_SEG:
+    with _named({path: row.object.key}):
+        if row.kind == FileKind.DICOM_SEG:
             values, geometry, _ = read_segmentation(path)
             names = {value: best_name(*texts) for value, texts in read_segment_names(path).items()}
         else:
             values, geometry, warnings = read_label(path)
+            if row.in_order and series is not None and values.shape == series.shape:
+                geometry = series
     axial_geometry, reorientation = to_axial(geometry)
-    return _Label(reorientation.apply(values), axial_geometry, names, warnings)
+    return Label(reorientation.apply(values), axial_geometry, names, warnings)
 
 
 def _check_shear(geometry: Geometry, most: float) -> list[str]:

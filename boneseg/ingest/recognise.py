@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -13,12 +14,15 @@ from boneseg.dicom.header import CT_IMAGE, SliceHeader
 from boneseg.dicom.series import check_places, sort_slices
 from boneseg.errors import SeriesError
 from boneseg.geometry import Geometry
+from boneseg.ingest.complete import what_is_missing
 from boneseg.ingest.facts import Kind, ObjectFacts
 from boneseg.ingest.found import Found, Weight
 from boneseg.ingest.grouping import Group, Slices, distance, doubled, first_in_order, folder_of, group_slices, plane_of
 from boneseg.ingest.labels import Recognised, assign_labels, may_be_image
+from boneseg.ingest.likeness import lies_on
 from boneseg.ingest.patient_table import PatientLine
 from boneseg.ingest.patients import settle_patients
+from boneseg.ingest.read import Fetch, local_file
 from boneseg.ingest.unused import by_folder, count_of, name_unused
 from boneseg.storage.catalogue import FileKind, GeometryRecord, Problem, SeriesRow, ToldBy
 from boneseg.storage.hashing import combine, pseudonym
@@ -32,6 +36,7 @@ def assemble(
     prefix: str = "",
     lines: Sequence[PatientLine] = (),
     keep_copies: bool = False,
+    fetch: Fetch = local_file,
 ) -> tuple[tuple[SeriesRow, ...], tuple[Problem, ...]]:
     """Group slices into series and find the label of each.
 
@@ -44,6 +49,7 @@ def assemble(
         prefix: start of all keys that people do not need to see.
         lines: of the table of patients.
         keep_copies: whether each of several series with the same content is a row, instead of one for all.
+        fetch: gives an object as a file, where only the voxels tell on which of several passes a label lies.
 
     Returns:
         One row a series in a fixed order, and one problem for whatever cannot be used or is odd: what matters most
@@ -60,7 +66,9 @@ def assemble(
         if item.kind == Kind.VOLUME:
             _add_volume(found, item)
     name_unused(found, ordered)
-    rows, problems = assign_labels(found.series, ordered, _images(ordered) - found.copies, prefix)
+    rows, problems = assign_labels(
+        found.series, ordered, _images(ordered) - found.copies, prefix, partial(lies_on, fetch)
+    )
     found.problems += [(Weight.LABEL if problem.fatal else Weight.CHOICE, problem) for problem in problems]
     rows = settle_patients(rows, ordered, secret, lines)
     rows = rows if keep_copies else _drop_copies(found, rows)
@@ -121,6 +129,8 @@ def _add_dicom(found: Found, group: Group, groups: list[Group]) -> None:
         for folder, slices in _in_folders(group.slices).items()
         if len(slices) == len(kept)
     )
+    if missing := what_is_missing(group, groups):
+        found.reject(source, missing, Weight.CHOICE)
     found.series.append(Recognised(row, tuple(group.slices), folders, group.parent, first_in_order(kept)))
 
 

@@ -40,16 +40,19 @@ def name_unused(found: Found, facts: list[ObjectFacts]) -> None:
 
 
 def _name_broken(found: Found, broken: Slices) -> None:
-    """Name damaged files one by one, or by their folder where many have the same reason."""
-    for reason in sorted({item.reason for item in broken}):
-        for folder, items in by_folder(found, [item for item in broken if item.reason == reason]).items():
+    """Name damaged files one by one, or by their folder where many have the same reason but for its numbers."""
+    alike: dict[str, list[ObjectFacts]] = defaultdict(list)
+    for item in broken:
+        alike[_DIGITS.sub("#", item.reason)].append(item)
+    for _, members in sorted(alike.items()):
+        for folder, items in by_folder(found, members).items():
             weight = Weight.LABEL if all(item.file == FileKind.DICOM_SEG for item in items) else Weight.SERIES
             if len(items) > _NAMED:
                 first = found.name(items[0].ref.key)
-                found.reject(folder, f"{len(items)} files, the first of them {first}: {reason}", weight)
+                found.reject(folder, f"{len(items)} files, the first of them {first}: {items[0].reason}", weight)
                 continue
             for item in items:
-                found.reject(found.name(item.ref.key), reason, weight)
+                found.reject(found.name(item.ref.key), item.reason, weight)
 
 
 def _claims_to_be(item: ObjectFacts, shapes: Counter[tuple[str, str]]) -> str:

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from boneseg.dicom.series import AIR_HU
 from boneseg.errors import LabelError, SeriesError
 from boneseg.geometry import Geometry
+from boneseg.ingest.plausible import Grain, why_not_hu
 from boneseg.nifti import check_length, read_header, read_pieces
 from boneseg.storage.hashing import combine, sha256_array
 
 AIR_BELOW_HU = -200
-"""A volume with values below this is CT: there is air in or around every patient."""
+"""A volume with values below this is CT; one without may be a crop within the patient."""
 MAX_LABEL_VALUES = 256
 MIN_HU_SPREAD = 200
 NEARLY_WHOLE = 1e-3
@@ -47,6 +48,8 @@ class Survey:
         self._hu_range = (_HIGHEST_HU, AIR_HU)
         self._slices: list[Any] = []
         self._counts = np.zeros(_HIGHEST_HU - AIR_HU + 1, dtype=np.int64)
+        self._earlier_counts = np.zeros_like(self._counts)
+        self._grain = Grain()
         self._prints: list[str] = []
 
     def add(self, index: int, rows: int, values: NDArray[Any]) -> NDArray[np.int16]:
@@ -67,6 +70,8 @@ class Survey:
             self.highest = max(self.highest, float(numbers.max()))
             self._too_high += int(np.count_nonzero(numbers > _HIGHEST_HU)) if self.highest > _HIGHEST_HU else 0
             self._look_for_labels(numbers)
+        if self._present is not None:
+            self._grain.add(values)
         hu = to_hu(values)
         self._hu_range = min(self._hu_range[0], int(hu.min())), max(self._hu_range[1], int(hu.max()))
         if index == len(self._slices) and self._slices:
@@ -80,12 +85,16 @@ class Survey:
     @property
     def was_ct(self) -> bool:
         """Whether so much as was seen tells that the file holds, or held, CT."""
-        return self.lowest < AIR_BELOW_HU or self._mostly_too_high
+        grey = not self.is_label and self.highest - self.lowest >= MIN_HU_SPREAD
+        return self.lowest < AIR_BELOW_HU or self._mostly_too_high or grey
 
     @property
     def is_label(self) -> bool:
-        """Whether all numbers so far are those of a label."""
-        return self._present is not None
+        """Whether all numbers so far are those of a label: whole, few, and not spread as wide and noisy as HU are."""
+        if self._present is None:
+            return False
+        wide = self.highest - self.lowest >= MIN_HU_SPREAD
+        return not (wide and self._grain.is_noise(int(np.count_nonzero(self._present))))
 
     def label_values(self) -> tuple[int, ...]:
         """Return the values above 0 of a label.
@@ -115,6 +124,8 @@ class Survey:
         if high - low < MIN_HU_SPREAD:
             text = f"values from {low:.4g} to {high:.4g}" if self._voxels > self.not_numbers else "voxels"
             raise SeriesError(f"{text} are neither HU nor labels; store HU or whole label values")
+        if reason := why_not_hu(self._earlier_counts + self._counts):
+            raise SeriesError(reason)
         return self._hu_range
 
     def pixels(self) -> str:
@@ -130,7 +141,10 @@ class Survey:
     def warnings(self) -> list[str]:
         """Return what is odd about the values but usable."""
         if self.is_label:
-            return [_rounded(self._off)] if self._off > _EXACT else []
+            noisy = self._present is not None and self._grain.is_noise(int(np.count_nonzero(self._present)))
+            values = f"values from {self.lowest:g} to {self.highest:g}"
+            mixed = [f"{values} are mixed as in a CT, but none is bone; is it a label?"] if noisy else []
+            return [*([_rounded(self._off)] if self._off > _EXACT else []), *mixed]
         warnings = [f"{self.not_numbers} voxels are not numbers; they become air"] if self.not_numbers else []
         if self._too_high:
             warnings.append(f"{self._too_high} voxels lie above {_HIGHEST_HU}, up to {self.highest:.4g}; they are cut")
@@ -138,6 +152,7 @@ class Survey:
 
     def _finish_print(self) -> None:
         self._prints.append(_print_of(self._counts))
+        self._earlier_counts += self._counts
         self._counts[:] = 0
 
     @property
@@ -231,7 +246,10 @@ def _whole_numbers(values: NDArray[Any], file: str) -> tuple[NDArray[np.uint16],
     if off > NEARLY_WHOLE:
         raise LabelError(f"{file}: label values must be whole numbers; export a label map, not probabilities")
     if whole.min() < 0 or whole.max() > _HIGHEST_LABEL:
-        raise LabelError(f"{file}: label values must lie within 0 and {_HIGHEST_LABEL}; is it a label at all?")
+        raise LabelError(
+            f"{file}: values run from {whole.min():g} to {whole.max():g}, label values must lie within 0 and "
+            f"{_HIGHEST_LABEL}; is it a label at all?"
+        )
     return whole.astype(np.uint16), off
 
 

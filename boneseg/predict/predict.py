@@ -15,7 +15,7 @@ from torch import nn
 from boneseg.errors import BonesegError, DataError, SeriesError
 from boneseg.geometry import Geometry, to_axial
 from boneseg.inference import predict_volume
-from boneseg.ingest.read import read_image
+from boneseg.ingest.read import local_file, read_image
 from boneseg.models.card import ModelCard
 from boneseg.models.checkpoint import load_model
 from boneseg.predict.find import look
@@ -24,7 +24,7 @@ from boneseg.predict.names import folder_names
 from boneseg.predict.owner import own_folder
 from boneseg.progress import track
 from boneseg.settings.schema import PrepareSettings
-from boneseg.storage.catalogue import FileKind, ObjectRef, SeriesRow
+from boneseg.storage.catalogue import FileKind, SeriesRow
 
 log = logging.getLogger(__name__)
 
@@ -132,11 +132,11 @@ def _predict_one(
     settings: PrepareSettings,
     device: str,
 ) -> Masks:
-    hu, own, warnings = read_image(_as_it_is, row, settings)
+    hu, own, warnings = read_image(local_file, row, settings)
     for warning in warnings:
         log.warning("%s: %s", source, warning)
     mask = _mask(network, card, hu, own, source, device)
-    files = [_as_it_is(item) for item in row.objects]
+    files = [local_file(item) for item in row.objects]
     if row.kind == FileKind.NIFTI:
         return write_masks(out, mask, own, like=files[0])
     return write_masks(out, mask, own, files)
@@ -159,8 +159,3 @@ def _mask(
             labels = predict_volume(network, card.model.preprocess, axial, geometry, device=device, slices=some)
             view[first : some.stop] = labels
     return mask
-
-
-def _as_it_is(item: ObjectRef) -> Path:
-    """Return the file that a row of a local folder stands for: its key is its path."""
-    return Path(item.key)

@@ -81,6 +81,8 @@ class LabelPart(Record):
     """Values that are bone."""
     outline: tuple[int, ...] = ()
     """Values that are the patient's outline; all others are background."""
+    in_order: bool = False
+    """As that of ``LabelRow``."""
 
 
 class LabelRow(Record):
@@ -94,6 +96,8 @@ class LabelRow(Record):
     """Masks of single structures that are joined, ``object`` the first of them; empty for a label in one file."""
     drawn: str = ""
     """Hash of what is drawn, whatever file holds it; empty in records of earlier versions."""
+    in_order: bool = False
+    """Whether voxels are those of the series in the order in which both are stored: one does not say where it lies."""
 
     @property
     def content(self) -> str:

@@ -75,6 +75,37 @@ def test_even_tissue_without_noise_stays_tissue(tmp_path: Path) -> None:
     assert np.array_equal(read_slice(path), flat[0])
 
 
+@pytest.mark.parametrize("block", [0, 40, 1500, -100])
+@pytest.mark.parametrize("declared", [None, 24, 4000])
+def test_a_flat_block_in_a_corner_is_padding_only_where_its_value_is_declared(
+    tmp_path: Path, block: int, declared: int | None
+) -> None:
+    hu = body()
+    hu[:, :16, :20] = block
+
+    def pad(data: pydicom.Dataset) -> None:
+        if declared is not None:
+            data.add_new("PixelPaddingValue", "US", declared)
+
+    read = read_slice(slices(tmp_path, pad, hu)[0])
+    inside = hu[0] > -500
+    assert np.array_equal(read[inside], hu[0][inside])
+    assert (read[~inside] < -500).all()
+
+
+def test_a_range_of_padding_that_holds_tissue_is_not_believed(tmp_path: Path) -> None:
+    def pad(data: pydicom.Dataset) -> None:
+        values = raw(data)
+        values[:5] = 0
+        store(data, values)
+        data.add_new("PixelPaddingValue", "US", 0)
+        data.add_new("PixelPaddingRangeLimit", "US", 1200)
+
+    read = read_slice(slices(tmp_path, pad)[0])
+    assert (read[:5] == -1024).all()
+    assert np.array_equal(read[5:], body()[0, 5:])
+
+
 @pytest.mark.parametrize("value", [0, 3, 1024, 1064, 4000, 63536])
 def test_what_surrounds_the_field_of_view_becomes_air_whatever_its_value(tmp_path: Path, value: int) -> None:
     y, x = np.mgrid[: SHAPE[1], : SHAPE[2]]
@@ -123,6 +154,17 @@ def unsigned_called_signed(data: pydicom.Dataset) -> None:
     store(data, raw(data), stored=12, signed=True)
 
 
+def signed_padding_called_unsigned(data: pydicom.Dataset) -> None:
+    values = raw(data)
+    values[:, :8] = -2000
+    store(data, values, signed=False)
+
+
+def unsigned_16_called_signed(data: pydicom.Dataset) -> None:
+    data.RescaleIntercept = -32768
+    store(data, raw(data) - 1024 + 32768, signed=True)
+
+
 def high_bit_too_high(data: pydicom.Dataset) -> None:
     data.BitsStored, data.HighBit = 12, 14
 
@@ -133,7 +175,9 @@ def high_bit_too_high(data: pydicom.Dataset) -> None:
         (metal, "BitsStored does not fit"),
         (signed_called_unsigned, "PixelRepresentation does not fit"),
         (signed_12_called_unsigned, "PixelRepresentation does not fit"),
+        (signed_padding_called_unsigned, "PixelRepresentation does not fit"),
         (unsigned_called_signed, "PixelRepresentation does not fit"),
+        (unsigned_16_called_signed, "PixelRepresentation does not fit"),
         (high_bit_too_high, "HighBit does not fit"),
     ],
 )
@@ -141,6 +185,59 @@ def test_bits_that_do_not_hold_the_values_are_refused_rather_than_wrapped(
     tmp_path: Path, change: Change, cause: str
 ) -> None:
     assert cause in refusal(slices(tmp_path, change)[0])
+
+
+def blocks(value: int, size: int, around: int = -1000) -> NDArray[np.int16]:
+    """Many hard-edged blocks of one material in air or in another one: implants, cement, dry bone, test bodies."""
+    y, x = np.mgrid[: SHAPE[1], : SHAPE[2]]
+    block = (y // size + x // size) % 2 == 0
+    noise = np.random.default_rng(1).integers(-15, 16, SHAPE)
+    return (np.where(block, value, around) + noise).clip(-1024, 32767).astype(np.int16)
+
+
+@pytest.mark.parametrize(
+    ("hu", "stored", "signed", "slope", "intercept"),
+    [
+        (blocks(1800, 4), 12, False, 1, -1024),
+        (blocks(3071, 2), 12, False, 1, -1024),
+        (blocks(2500, 8, around=40), 12, False, 1, -1024),
+        (blocks(3000, 8, around=1500), 12, False, 1, 0),
+        (blocks(20000, 4), 12, False, 10, -10240),
+        (blocks(30000, 4), 16, False, 1, -1024),
+        (blocks(2500, 4), 16, False, 1, -32768),
+        (blocks(30000, 4), 16, False, 1, -32768),
+        (blocks(30000, 4), 16, True, 1, 0),
+        (blocks(1900, 4), 12, True, 1, 0),
+        (blocks(3000, 4), 12, True, 1, 1024),
+        (blocks(12000, 4), 15, False, 0.5, -1024),
+    ],
+)
+def test_much_of_something_dense_is_read_as_the_header_says(
+    tmp_path: Path, hu: NDArray[np.int16], stored: int, signed: bool, slope: float, intercept: int
+) -> None:
+    def dense(data: pydicom.Dataset) -> None:
+        plane = hu[int(data.InstanceNumber) - 1].astype(np.int64)
+        data.RescaleSlope, data.RescaleIntercept = slope, intercept
+        low, high = (-(1 << (stored - 1)), (1 << (stored - 1)) - 1) if signed else (0, (1 << stored) - 1)
+        store(data, np.rint((plane - intercept) / slope).clip(low, high), stored=stored, signed=signed)
+
+    path = slices(tmp_path, dense)[0]
+    data = pydicom.dcmread(path)
+    expected = np.rint(data.pixel_array * float(slope) + intercept).clip(-1024, 32767)
+    assert np.array_equal(read_slice(path), expected)
+
+
+def test_a_field_of_view_cut_through_the_patient_may_be_padded_undeclared(tmp_path: Path) -> None:
+    """Beside tissue -2048 of 12 bits looks like 2048 without its sign; a scanner writes it all the same."""
+    y, x = np.mgrid[: SHAPE[1], : SHAPE[2]]
+    outside = (y - 32) ** 2 + (x - 32) ** 2 >= 31**2
+    tissue = blocks(1400, 4, around=300)[0]
+
+    def pad(data: pydicom.Dataset) -> None:
+        data.RescaleIntercept = 0
+        store(data, np.where(outside, -2048, tissue), stored=12, signed=True)
+
+    assert np.array_equal(read_slice(slices(tmp_path, pad)[0]), np.where(outside, -1024, tissue))
 
 
 @pytest.mark.parametrize("bits", [0x1000, 0x8000, 0xA000, 0xF000])

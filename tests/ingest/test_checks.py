@@ -52,9 +52,11 @@ def test_a_label_on_air_is_refused() -> None:
         check_label(np.full_like(hu, -1000), label)
 
 
-def test_bone_as_dark_as_tissue_is_a_warning() -> None:
+def test_bone_mostly_as_dark_as_tissue_is_a_warning() -> None:
+    """Fatty marrow may be most of a bone; its cortex is bright all the same."""
     hu, label = body()
-    assert "does the label belong to this series" in check_label(np.minimum(hu, 45), label)[0]
+    hu[:, 13:19, 12:20] = -60
+    assert "does the label belong to this series" in check_label(hu, label)[0]
 
 
 def skeleton() -> tuple[np.ndarray, np.ndarray]:
@@ -98,3 +100,13 @@ def test_a_label_too_small_to_judge_passes() -> None:
     few = np.where(label == 2, 1, label)
     few[3, 20, 40:44] = 2
     assert not [warning for warning in check_label(hu, few) if "moved" in warning or "mirrored" in warning]
+
+
+@pytest.mark.parametrize("structure", [-850, -100, 40, 90])
+def test_a_mask_of_what_is_no_bone_is_refused(structure: int) -> None:
+    """A lone mask without a telling name is taken for bone, unless the picture shows that it is not."""
+    hu, label = body()
+    random = np.random.default_rng(0)
+    hu[label == 2] = structure
+    with pytest.raises(LabelError, match=r"as bright as bone, its median is -?\d+ HU: it is another structure"):
+        check_label((hu + random.integers(-20, 21, hu.shape)).astype(np.int16), label)

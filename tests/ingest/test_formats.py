@@ -5,6 +5,7 @@ import io
 import re
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -17,6 +18,8 @@ from boneseg.ingest.facts import Kind, inspect
 from boneseg.ingest.formats import foreign_format
 from boneseg.storage.catalogue import ObjectRef
 from tests.ct_files import dicom, nifti
+
+Damage = Callable[[bytes], bytes]
 
 
 def packed(folder: Path, kind: str) -> bytes:
@@ -83,7 +86,7 @@ def content(folder: Path, kind: str) -> bytes:
         ("latin", "notes, tables and other texts"),
         ("csv", "notes, tables and other texts"),
         ("zeros", "only zeros"),
-        ("damaged gzip", "damaged gzip data"),
+        ("damaged gzip", "gzip data that are cut short within the first 600 bytes"),
         ("other gzip", "gzip data that are no NIfTI volume"),
         ("noise", "neither DICOM nor NIfTI"),
         ("empty", "the file is empty"),
@@ -101,3 +104,28 @@ def test_a_foreign_file_is_named_with_the_fix(tmp_path: Path, kind: str, reason:
 def test_a_volume_of_ours_is_no_foreign_format(tmp_path: Path) -> None:
     path = nifti(tmp_path / "ct.nii.gz")
     assert inspect(path, ObjectRef(key="raw/ct.nii.gz", size=1, etag="", sha256=""), b"").kind == Kind.VOLUME
+
+
+@pytest.mark.parametrize(
+    ("damage", "name", "reason"),
+    [
+        (lambda data: data[:344] + bytes(4) + data[348:], "x.nii", "mark, which belongs at byte 344, is damaged"),
+        (lambda data: data[:60] + data[62:], "x.nii", "is at another place: bytes were lost or added"),
+        (lambda data: data[:60] + b"abc" + data[60:], "x", "is at another place: bytes were lost or added"),
+        (
+            lambda data: gzip.compress(data[:60] + data[61:]),
+            "x.nii.gz",
+            "is at another place: bytes were lost or added",
+        ),
+        (lambda data: gzip.compress(data[:344] + bytes(4) + data[348:]), "x.nii.gz", "at byte 344, is damaged"),
+        (lambda data: gzip.compress(gzip.compress(data)), "x.nii.gz", "gzipped gzip data; unpack it"),
+        (lambda data: gzip.compress(data)[:100], "x.nii.gz", "gzip data that are cut short within the first 600 bytes"),
+        (lambda data: gzip.compress(data)[:10] + b"\xff" * 900, "x.nii.gz", "gzip data that cannot be unpacked"),
+    ],
+)
+def test_a_nifti_file_that_lost_its_mark_is_called_that(tmp_path: Path, damage: Damage, name: str, reason: str) -> None:
+    image = nib.Nifti1Image(np.random.default_rng(0).integers(-1000, 1000, (8, 9, 10)).astype(np.int16), np.eye(4))
+    path = tmp_path / "0123abcd"
+    path.write_bytes(damage(image.to_bytes()))
+    assert reason in foreign_format(path, f"raw/a/{name}")
+    assert inspect(path, ObjectRef(key=f"raw/a/{name}", size=1, etag="", sha256=""), b"").kind == Kind.IGNORED

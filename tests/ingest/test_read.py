@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK
 from numpy.typing import NDArray
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from boneseg.errors import BonesegError, LabelError, SeriesError
 from boneseg.geometry import Geometry, to_axial
 from boneseg.ingest.local import local_series
-from boneseg.ingest.read import LabelledSeries, read_labelled
+from boneseg.ingest.read import LabelledSeries, local_file, read_image, read_labelled
 from boneseg.nifti import write_volume
 from boneseg.settings.schema import PrepareSettings
 from boneseg.storage.catalogue import FileKind, GeometryRecord, LabelRow, ObjectRef, SeriesRow
@@ -174,6 +175,16 @@ def test_stored_values_without_rescale_are_refused(tmp_path: Path) -> None:
     row = with_label(raw_row(tmp_path / "ct.nii.gz", place()), tmp_path / "label.nii.gz")
     with pytest.raises(SeriesError, match="stored values, not HU"):
         read_labelled(lambda ref: Path(ref.key), row, SETTINGS)
+
+
+def test_a_dicom_series_of_stored_values_is_refused_also_without_a_label(tmp_path: Path) -> None:
+    for path in dicom(tmp_path / "ct"):
+        data = pydicom.dcmread(path)
+        del data.RescaleSlope, data.RescaleIntercept
+        data.save_as(path)
+    (row,), _ = local_series(tmp_path)
+    with pytest.raises(SeriesError, match="as if 1024 or 1000 had been added"):
+        read_image(local_file, row, SETTINGS)
 
 
 def raw_row(path: Path, geometry: Geometry) -> SeriesRow:
