@@ -95,6 +95,11 @@ def words(name: str) -> list[str]:
     return [word.lower() for word in (*found, *_WORD.findall(name[rest:]))]
 
 
+def is_part(word: str) -> bool:
+    """Say whether a word says which bone or which part of one, such as ``left``, but names none."""
+    return word in _BESIDE or bool(_LEVEL.fullmatch(word))
+
+
 def known_words(name: str) -> str:
     """Return the words of a name of these lists, levels of the spine and small numbers; ``x`` for any other word."""
     return " ".join(_known(word) for word in words(name))

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from boneseg.ingest.anatomy import Meaning, is_known, meaning, names_bone, says_no_bone, shown, structure, words
+from boneseg.ingest.anatomy import (
+    Meaning,
+    is_known,
+    is_part,
+    meaning,
+    names_bone,
+    says_no_bone,
+    shown,
+    structure,
+    words,
+)
 from boneseg.ingest.facts import ObjectFacts
 from boneseg.ingest.places import Place, Rank, carries_name_of, rank, stem
 from boneseg.storage.catalogue import FileKind, LabelPart, LabelRow, Problem
@@ -142,11 +152,19 @@ def _masks(series: Place, claims: Sequence[Claim]) -> list[_Mask]:
         common |= set.intersection(*map(set, names.values()))
     masks = []
     for claim in claims:
-        own = [word for word in names[claim.label.path] if word not in common] or names[claim.label.path]
+        own = _own_words(names[claim.label.path], common)
         for value in claim.fact.values:
             of_segment = claim.fact.segments.get(value, "")
             masks.append(_Mask(claim, value, words(of_segment) if claim.fact.file == FileKind.DICOM_SEG else own))
     return masks
+
+
+def _own_words(name: Sequence[str], common: Collection[str]) -> list[str]:
+    """Return the words of a name that others do not share; of a side or part also the bone that all of them name."""
+    own = [word for word in name if word not in common]
+    if own and all(is_part(word) for word in own):
+        return [word for word in name if word not in common or names_bone([word])]
+    return own or list(name)
 
 
 def _joined(claims: Sequence[Claim], masks: Sequence[_Mask]) -> LabelRow:
