@@ -100,7 +100,11 @@ def _load_catalogue(workspace: Workspace, uri: str) -> Catalogue:
     text = workspace.store.read_if_there(workspace.store.key(uri))
     if text is None:
         raise DataError(f"{uri} is not there; make the catalogue with 'boneseg pull'")
-    return Catalogue.read(text, uri, "make it again with 'boneseg pull'")
+    remedy = "make it again with 'boneseg pull'"
+    catalogue = Catalogue.read(text, uri, remedy)
+    if catalogue.fingerprint not in ("", PurePosixPath(uri).stem):
+        raise RecordError(f"{uri} was changed after it was written; {remedy}")
+    return catalogue
 
 
 def _with_overrides(workspace: Workspace, catalogue: Catalogue, path: Path | None, state: KnownObjects) -> Catalogue:

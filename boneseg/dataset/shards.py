@@ -6,7 +6,7 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.lib import format as npy
@@ -166,7 +166,8 @@ def load_dataset(workspace: Workspace, dataset_uri: str) -> Dataset:
         raise DataError(f"{dataset_uri} is not there; make the dataset with 'boneseg prepare'")
     remedy = "make the dataset again with 'boneseg prepare'"
     dataset = Dataset.read(text, dataset_uri, remedy)
-    if not dataset.is_as_named:
+    named = PurePosixPath(workspace.store.key(dataset_uri)).parent.name
+    if not dataset.is_as_named or dataset.dataset_hash != named:
         raise RecordError(f"{dataset_uri} was changed after it was written; {remedy}")
     return dataset
 

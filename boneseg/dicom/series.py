@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -28,6 +29,8 @@ _STEP_MM = 100.0
 _FARTHEST_MM = 1e5
 _WIDE = 1.2
 _FEW = 9
+_ODD_HU = 15.0
+"""Median distance of two neighbouring slices from which on their rescale may be wrong."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ def read_series(
     for path, frames in zip(paths, files, strict=True):
         for plane in read_planes(path, frames):
             volume[next(places)] = plane
+    _check_odd_rescales([headers[index] for index in series.order], volume)
     return volume, series.geometry, series.warnings
 
 
@@ -244,6 +248,35 @@ def _check_rescales(headers: Sequence[SliceHeader]) -> list[str]:
     if without:
         return [f"{len(without)} slices have no RescaleSlope and RescaleIntercept; their values are taken as HU"]
     return []
+
+
+def _check_odd_rescales(ordered: Sequence[SliceHeader], volume: NDArray[np.int16]) -> None:
+    """Refuse slices whose rescale is not that of the others and whose HU do not go on those of their neighbours.
+
+    Scanners may rescale each slice in its own way; then the HU agree all the same.
+
+    Raises:
+        SeriesError: names the first such slice.
+    """
+    scales = [(header.slope, header.intercept) for header in ordered]
+    (usual, count), *others = Counter(scales).most_common()
+    if not others or 2 * count <= len(scales):
+        return
+    normal = [index for index, scale in enumerate(scales) if scale == usual]
+    for index, (slope, intercept) in enumerate(scales):
+        if (slope, intercept) == usual:
+            continue
+        near = min(normal, key=lambda other: abs(other - index))
+        own = volume[index, ::2, ::2].astype(np.float64)
+        expected = volume[near, ::2, ::2]
+        alike = (own - intercept) / slope * usual[0] + usual[1]
+        off, off_as_usual = (float(np.median(np.abs(values - expected))) for values in (own, alike))
+        if off > _ODD_HU and (off_as_usual < off / 2 or own.min() == own.max()):
+            raise SeriesError(
+                f"{ordered[index].name}: has a RescaleSlope of {slope:g} and a RescaleIntercept of {intercept:g}, but "
+                f"only with those of the others ({usual[0]:g} and {usual[1]:g}) its values go on theirs; correct it or "
+                "export the series again"
+            )
 
 
 def _check_stacking(

@@ -58,6 +58,15 @@ _DOUBTS = _set(
 )
 """Words beside which a name says nothing: a lesion of the bone is not the bone, a prosthesis of the hip no hip."""
 
+_LESIONS = _set(
+    """
+    tumor tumour tumors tumours lesion lesions metastasis metastases mets cyst cysts marrow implant implants prosthesis
+    screw screws metal cement edema oedema landmark landmarks edge edges boundary
+    """
+)
+"""Of the doubts those that are no bone even where they name the bone that they are of."""
+_LESION_PARTS = ("metasta", "tumor", "tumour", "lesion", "läsion")
+
 _OUTLINES = _set("outline body patient external trunc extremities")
 _BESIDE = _set(
     """
@@ -129,6 +138,8 @@ def names_bone(found: Collection[str]) -> bool:
 
 def says_no_bone(found: Collection[str]) -> bool:
     """Say whether some words, all of them known, name something else than a bone: a colon, or a tumour."""
+    if not _LESIONS.isdisjoint(found) or any(part in word for word in found for part in _LESION_PARTS):
+        return True
     doubtful = not _DOUBTS.isdisjoint(found) and not names_bone(found)
     return is_known(found) and (doubtful or meaning(found) == Meaning.OTHER)
 

@@ -7,11 +7,64 @@ from itertools import pairwise
 
 from boneseg.dicom.marks import MARKS, ORDERS
 from boneseg.ingest.facts import ObjectFacts
-from boneseg.ingest.grouping import Group, distance
+from boneseg.ingest.found import Weight
+from boneseg.ingest.grouping import SAME_POSITION_MM, Group, distance, parallel, plane_of
 
 _ACQUISITION, _NUMBER = MARKS.index("AcquisitionNumber"), ORDERS.index("InstanceNumber")
 _FEW = 9
 """Numbers that begin farther from 1 are those of a series that was cut out of a longer one on purpose."""
+
+BELONGS = "belongs to series "
+"""How a problem begins that is a slice lost to its series."""
+_NEAR = 1.5
+"""Steps from the last slice at which a slice still lies in the row of a series."""
+_PLACING = (
+    ("position", "ImagePositionPatient"),
+    ("orientation", "ImageOrientationPatient"),
+    ("pixel_spacing", "PixelSpacing"),
+)
+
+
+def why_alone(item: ObjectFacts, beside: Group, at: str) -> tuple[str, Weight]:
+    """Say why a single slice is not used beside a series: it is of another kind, or lost what makes it a part.
+
+    Args:
+        item: the slice.
+        beside: the series.
+        at: where that lies.
+    """
+    plane, first = plane_of(item), beside.slices[0]
+    own = plane_of(first)
+    lost = [name for field, name in _PLACING if getattr(plane, field) is None and getattr(own, field) is not None]
+    if lost:
+        reason = f"{BELONGS}{at}, but has no {' and no '.join(lost)} that can be read; export the series again"
+        return reason, Weight.SERIES
+    if own.is_placed and parallel(plane, own) and _lies_in_row(item, beside):
+        pairs = (
+            ("PatientID", item.patient != first.patient),
+            ("StudyInstanceUID", item.study != first.study),
+            ("SeriesInstanceUID", item.series != first.series),
+            ("size", (plane.rows, plane.columns) != (own.rows, own.columns)),
+        )
+        others = [name for name, differs in pairs if differs]
+        if others:
+            reason = (
+                f"{BELONGS}{at} by its place, but has another {' and '.join(others)}; correct it or remove the file"
+            )
+            return reason, Weight.SERIES
+    return (
+        f"a single slice beside series {at} (another direction, or one slice taken again); it is not used",
+        Weight.UNUSED,
+    )
+
+
+def _lies_in_row(item: ObjectFacts, series: Group) -> bool:
+    """Say whether a slice fills a place of a series, or is the next at an end."""
+    places = sorted(distance(other) for other in series.slices)
+    steps = [two - one for one, two in pairwise(places)]
+    step, place = sorted(steps)[len(steps) // 2] if steps else 0.0, distance(item)
+    taken = any(abs(place - other) < SAME_POSITION_MM for other in places)
+    return not taken and places[0] - _NEAR * step <= place <= places[-1] + _NEAR * step
 
 
 def what_is_missing(group: Group, groups: Sequence[Group]) -> str:

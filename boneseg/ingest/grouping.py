@@ -107,7 +107,7 @@ def _cluster(slices: Slices) -> list[Slices]:
     clusters: list[Slices] = []
     for item in slices:
         for members in clusters:
-            if _parallel(plane_of(item), plane_of(members[0])):
+            if parallel(plane_of(item), plane_of(members[0])):
                 members.append(item)
                 break
         else:
@@ -115,7 +115,8 @@ def _cluster(slices: Slices) -> list[Slices]:
     return clusters
 
 
-def _parallel(one: Plane, other: Plane) -> bool:
+def parallel(one: Plane, other: Plane) -> bool:
+    """Say whether two slices have one direction and pixel spacing, as far as both tell."""
     if one.orientation is None or other.orientation is None or one.pixel_spacing is None or other.pixel_spacing is None:
         return one.is_placed == other.is_placed
     turned = max(abs(a - b) for a, b in zip(one.orientation, other.orientation, strict=True))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from boneseg.errors import DataError
 from boneseg.settings.schema import Split
+from boneseg.storage.catalogue import Problem
 from boneseg.storage.client import ObjectStore
 from boneseg.storage.hashing import combine
 from boneseg.storage.private import OVERRIDES_FILE, PrivatePlace
@@ -125,8 +126,35 @@ def check_table(lines: Iterable[PatientLine], paths: Sequence[str]) -> None:
 
 def line_for(path: str, lines: Sequence[PatientLine]) -> PatientLine | None:
     """Return the line that applies to a series: the one with the longest fitting start, the first of equal ones."""
-    fitting = [line for line in lines if path.startswith(line.series)]
+    fitting = [line for line in lines if _fits(path, line)]
     return max(fitting, key=lambda line: len(line.series), default=None)
+
+
+def check_lines(lines: Iterable[PatientLine], sources: Sequence[str]) -> list[Problem]:
+    """Refuse a line that names a file of a series instead of the series, and tell of lines that change none.
+
+    Args:
+        lines: of a table.
+        sources: paths of all series, below the raw prefix.
+
+    Raises:
+        DataError: names the line.
+    """
+    notes = []
+    for line in lines:
+        if any(_fits(source, line) for source in sources):
+            continue
+        inside = next((source for source in sources if line.series.startswith(f"{source}/")), None)
+        if inside is not None:
+            raise DataError(f"{line.place}: {line.series!r} is a file of series {inside!r}; name the series")
+        reason = f"{line.place} is of files that form no series; it changes nothing"
+        notes.append(Problem(source="patients", reason=reason, fatal=False))
+    return notes
+
+
+def _fits(path: str, line: PatientLine) -> bool:
+    """Say whether a line is of a series: a folder goes with and without a slash at its end."""
+    return f"{path}/".startswith(line.series)
 
 
 def _line(row: dict[str, str | None], place: str) -> PatientLine:

@@ -19,22 +19,33 @@ FILLERS = (
     *("ANON", "ANONYM", "ANONYMIZED", "ANONYMISED", "ANONYMOUS", "ANONYMOUS PATIENT", "ANON PATIENT", "DEIDENTIFIED"),
     *("DE-IDENTIFIED", "DEFAULT", "DUMMY", "EMPTY", "ID", "MISSING", "N/A", "NA", "NAN", "NO ID", "NOID", "NOBODY"),
     *("NONE", "NULL", "NOT AVAILABLE", "PATIENT", "PATIENTID", "PATIENT ID", "REMOVED", "TEST", "UNDEFINED"),
-    *("UNKNOWN", "UNNAMED"),
+    *("UNKNOWN", "UNNAMED", "REDACTED", "CONFIDENTIAL", "PATIENT_ID", "ANON^YMOUS", "ANONYMOUS^", "^", "^^", "XXXXX"),
+    *("XXXXXX", "XXXXXXX", "XXXXXXXX", "ANONYMOUS^PATIENT", "ANONYMIZED PATIENT", "ANONYMISED PATIENT", "ANONYMOUS1"),
 )
-"""What anonymisers and scanners write where there is no patient's number; also in lower case."""
+"""What anonymisers and scanners write where there is no patient's number; also in lower and title case."""
 
 _SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")
 _SUBJECT_FILE = re.compile(r"(sub-[A-Za-z0-9]+)[_.]")
 _COLLECTION = re.compile(
-    r"""(images?|labels?|masks?|segmentations?|scans?|volumes?|data|dataset|datasets|nifti|niftis|nii|ct|cts|mr|pet|dicom|
-    raw|rawdata|derivatives|sourcedata|train|training|test|testing|val|valid|validation|all|cases?|patients?|subjects?|
-    site|cent(?:er|re)|hospital|clinic|batch|fold|part|set|split|task|vendor|scanner|group|cohort|study|series|source|
-    thorax|chest|abdomen|pelvis|head|neck|spine|hip|knee|leg|foot|shoulder|arm|wrist|hand|bones?|body|wholebody|
-    male|female|left|right|adults?|children|arterial|venous|native|contrast|normal|healthy|fractured?)
-    ([Tt][rs]|[ _-]?[A-Za-z]|[ _-]?\d{1,3})?""",
+    r"""((images?|labels?|masks?|segmentations?|volumes?|data|dataset|datasets|nifti|niftis|nii|ct|cts|mr|pet|dicom|
+    raw|rawdata|derivatives|sourcedata|train|training|test|testing|val|valid|validation|all|site|cent(?:er|re)|hospital|
+    clinic|batch|fold|part|set|split|task|vendor|scanner|group|cohort|study|source)
+    ([Tt][rs]|[ _-]?[A-Za-z]|[ _-]?\d{1,3})?
+    |(scans?|cases?|patients?|subjects?|series|thorax|chest|abdomen|pelvis|head|neck|spine|hip|knee|leg|foot|shoulder|arm|
+    wrist|hand|bones?|body|wholebody|male|female|left|right|adults?|children|arterial|venous|native|contrast|normal|
+    healthy|fractured?))""",
     re.VERBOSE | re.IGNORECASE,
 )
-"""Names of folders that hold many patients."""
+"""Names of folders that hold many patients. Some are so with a number too, as ``site1``; ``case1`` is one patient."""
+_WITHIN = re.compile(
+    r"""ses-.*|session.*|visit.*|images?([Tt][rs])?|labels?([Tt][rs])?|masks?|segmentations?|raw|rawdata|sourcedata|
+    derivatives|train|training|test|testing|val|valid|validation|nifti|nii|dicom|ct|scans?|volumes?|pre|post|baseline|
+    follow[ _-]?up.*|day[ _-]?\d+|\d{8}""",
+    re.VERBOSE | re.IGNORECASE,
+)
+"""Names of folders that divide the series of a data set, not its subjects."""
+_PIPELINES = "derivatives"
+"""In it lies a folder a way of processing."""
 
 
 def settle_patients(
@@ -123,7 +134,8 @@ def filler_notes(rows: Sequence[SeriesRow], secret: bytes, table: str) -> list[P
         secret: of the keyed hashes.
         table: where the table of patients belongs.
     """
-    known = {pseudonym(secret, "patient", word): word for filler in FILLERS for word in (filler, filler.lower())}
+    words = (word for filler in FILLERS for word in (filler, filler.lower(), filler.title(), filler.capitalize()))
+    known = {pseudonym(secret, "patient", word): word for word in words}
     notes = []
     for key, word in known.items():
         members = [row for row in rows if row.patient == key and row.patient_by == ToldBy.PATIENT_ID]
@@ -137,12 +149,43 @@ def filler_notes(rows: Sequence[SeriesRow], secret: bytes, table: str) -> list[P
 
 
 def _subject(path: str) -> str | None:
+    """Return a subject's name with the data set that it is of: one name in its sessions and parts is one subject."""
     parts = PurePosixPath(path).parts
     for index, part in enumerate(parts):
         if _SUBJECT.fullmatch(part):
-            return "/".join(parts[: index + 1])
+            return "/".join([*_data_set(parts[:index]), part])
     found = _SUBJECT_FILE.match(parts[-1]) if parts else None
-    return "/".join([*parts[:-1], found[1]]) if found else None
+    return "/".join([*_data_set(parts[:-1]), found[1]]) if found else None
+
+
+def _data_set(folders: Sequence[str]) -> list[str]:
+    kept = []
+    for before, folder in zip(("", *folders), folders, strict=False):
+        if not _WITHIN.fullmatch(folder) and before.lower() != _PIPELINES:
+            kept.append(folder)
+    return kept
+
+
+def subject_notes(rows: Sequence[SeriesRow], table: str) -> list[Problem]:
+    """Name BIDS subjects that count as several patients, because they lie in several data sets.
+
+    Args:
+        rows: series, with their own paths.
+        table: where the table of patients belongs.
+    """
+    patients: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        if row.patient_by == ToldBy.BIDS and (subject := _subject(row.source)) is not None:
+            patients[PurePosixPath(subject).name].add(row.patient)
+    twice = sorted(name for name, keys in patients.items() if len(keys) > 1)
+    if not twice:
+        return []
+    shown = ", ".join(twice[:5]) + (f" and {len(twice) - 5} more" if len(twice) > 5 else "")
+    reason = (
+        f"{shown} lie in several folders and count as different people; if they are not, say who is who in {table} "
+        "(columns series, patient)"
+    )
+    return [Problem(source="patients", reason=reason, fatal=False)]
 
 
 def _patient_folder(path: str, root: int) -> str | None:

@@ -16,8 +16,8 @@ from boneseg.ingest.clean import clean_bucket
 from boneseg.ingest.concealed import conceal_problems, conceal_row
 from boneseg.ingest.facts import Kind, ObjectFacts, inspect
 from boneseg.ingest.known import KnownObjects
-from boneseg.ingest.patient_table import TABLE_FILE, carry_overrides, check_table, load_table
-from boneseg.ingest.patients import filler_notes
+from boneseg.ingest.patient_table import TABLE_FILE, carry_overrides, check_lines, check_table, load_table
+from boneseg.ingest.patients import filler_notes, subject_notes
 from boneseg.ingest.recognise import assemble
 from boneseg.progress import track
 from boneseg.settings.schema import PullSettings, StoreSettings
@@ -131,11 +131,14 @@ def _pull(
             f"{_first_problem(problems)}"
         )
     mark = fingerprint(rows, overrides_hash)
-    problems = (*problems, *filler_notes(rows, secret, bucket.uri(prefix + TABLE_FILE)))
+    table = bucket.uri(prefix + TABLE_FILE)
+    notes = [*check_lines(lines, [row.source for row in rows]), *subject_notes(rows, table)]
+    problems = (*problems, *filler_notes(rows, secret, table), *notes)
     catalogue = Catalogue(
         series=tuple(conceal_row(row, names) for row in rows),
         problems=conceal_problems(problems, names.with_series(row.source for row in rows)),
         overrides_hash=overrides_hash,
+        fingerprint=mark,
     )
     save_names(bucket, workspace.private, names.given)
     uri = bucket.write(layout.catalogue(mark), catalogue.to_json(), "application/json")

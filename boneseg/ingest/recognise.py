@@ -14,7 +14,7 @@ from boneseg.dicom.header import CT_IMAGE, SliceHeader
 from boneseg.dicom.series import check_places, sort_slices
 from boneseg.errors import SeriesError
 from boneseg.geometry import Geometry
-from boneseg.ingest.complete import what_is_missing
+from boneseg.ingest.complete import what_is_missing, why_alone
 from boneseg.ingest.facts import Kind, ObjectFacts
 from boneseg.ingest.found import Found, Weight
 from boneseg.ingest.grouping import Group, Slices, distance, doubled, first_in_order, folder_of, group_slices, plane_of
@@ -93,8 +93,8 @@ def _add_dicom(found: Found, group: Group, groups: list[Group]) -> None:
     source = _common_folder([found.name(item.ref.key) for item in kept])
     if len(kept) == 1 and (beside := _volume_beside(group, groups)):
         at = _common_folder([found.name(item.ref.key) for item in beside.slices])
-        reason = f"a single slice beside series {at} (another direction, or one slice taken again); it is not used"
-        found.reject(found.name(kept[0].ref.key), reason, Weight.UNUSED)
+        reason, weight = why_alone(kept[0], beside, at)
+        found.reject(found.name(kept[0].ref.key), reason, weight)
         return
     headers = [_header(item) for item in kept]
     try:
@@ -141,7 +141,7 @@ def _volume_beside(group: Group, groups: list[Group]) -> Group | None:
         if other is group or len(other.slices) < 2:
             continue
         first = other.slices[0]
-        near = item.study and item.study == first.study and folder_of(item) == folder_of(first)
+        near = item.study in ("", first.study) and folder_of(item) == folder_of(first)
         same_series = item.series and (item.patient, item.study, item.series) == (
             first.patient,
             first.study,

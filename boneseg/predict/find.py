@@ -11,6 +11,7 @@ import numpy as np
 from boneseg.dicom.file import remains
 from boneseg.dicom.header import read_header
 from boneseg.errors import SeriesError
+from boneseg.ingest.complete import BELONGS
 from boneseg.ingest.facts import Kind, ObjectFacts
 from boneseg.ingest.local import local_images
 from boneseg.ingest.volumes import AIR_BELOW_HU
@@ -53,8 +54,8 @@ def look(place: Path) -> Place:
         item = by_name.get(problem.source)
         if not problem.fatal or (item is not None and item.kind == Kind.BROKEN and _is_harmless(Path(item.ref.key))):
             notes.append(_sentence(problem))
-        elif item is not None and item.kind == Kind.SLICE:  # a scout or a single picture, if a series lies beside it
-            alone.append(_sentence(problem))
+        elif item is not None and item.kind == Kind.SLICE and not problem.reason.startswith(BELONGS):
+            alone.append(_sentence(problem))  # a scout or a single picture, if a series lies beside it
         else:
             lost.append(_sentence(problem))
     if rows:

@@ -8,6 +8,8 @@ from boneseg.metrics.statistics import GAINS, SHARES, paired_difference, summari
 from boneseg.storage.records import Record
 
 BY_HAND = "'boneseg publish --promote'"
+ROUNDING = 1e-6
+"""A gain of less is rounding, not a gain."""
 
 
 class Score(Record):
@@ -87,7 +89,7 @@ def _compare(candidate: Score, champion: Score, min_gain: float) -> Decision:
         )
     numbers += f", 95 % interval {gain.low:+.4f} to {gain.high:+.4f})"
     needed = f"a gain that is surely more than {min_gain:.4f}" if min_gain else "a sure gain"
-    if gain.low > min_gain:
+    if gain.low > min_gain + ROUNDING:
         return _rises(f"{new} becomes champion because {numbers} is {needed}.")
     return _stays(f"{new} stays challenger because {numbers} is not {needed}.")
 

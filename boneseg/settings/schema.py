@@ -33,7 +33,7 @@ class Loss(StrEnum):
 class Section(BaseModel):
     """Base of all settings: unknown keys are refused, values never change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     def stable_hash(self) -> str:
         """Return 16 hex digits that depend on the values alone, not on their order or on time."""

@@ -174,6 +174,8 @@ class Catalogue(Record):
     problems: tuple[Problem, ...]
     overrides_hash: str = ""
     """Of the tables of patients behind it; empty without one."""
+    fingerprint: str = ""
+    """Its name; empty in records of earlier versions."""
 
 
 def patients_sentence(patients: Iterable[tuple[str, str]]) -> str:

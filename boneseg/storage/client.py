@@ -21,6 +21,7 @@ from minio import Minio
 from minio.error import S3Error
 
 from boneseg.errors import StoreError
+from boneseg.redaction import redacted
 from boneseg.storage import faults, patience
 from boneseg.storage.credentials import Credentials, CredentialsAwayError, given, look_up
 from boneseg.storage.download import Download, etag_in
@@ -93,13 +94,19 @@ class ObjectStore:
         parts = urlsplit(self.endpoint)
         timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
         secured: dict[str, Any] = {"ssl_context": trusted()} if parts.scheme == "https" else {}
-        return Minio(
-            parts.netloc,
-            credentials=self._source.provider,
-            secure=parts.scheme == "https",
-            region=self._region,
-            http_client=urllib3.PoolManager(timeout=timeout, maxsize=64, retries=retries, **secured),
-        )
+        try:
+            return Minio(
+                parts.netloc,
+                credentials=self._source.provider,
+                secure=parts.scheme == "https",
+                region=self._region,
+                http_client=urllib3.PoolManager(timeout=timeout, maxsize=64, retries=retries, **secured),
+            )
+        except ValueError as error:
+            raise StoreError(
+                f"{redacted(self.endpoint)} is no address of an S3 store ({redacted(str(error))}); give it as "
+                "https://host:port, without user, password or path"
+            ) from None
 
     def __reduce__(self) -> tuple[Callable[..., ObjectStore], tuple[object, ...]]:
         # Connections do not cross a process border; the settings do, and whether the store ever answered.

@@ -247,6 +247,22 @@ def test_a_dataset_whose_content_is_not_what_its_hashes_say_is_refused(workspace
     assert again.dataset_hash == result.dataset_hash
 
 
+def test_a_record_that_lies_under_another_ones_name_is_refused(workspace: Workspace, tmp_path: Path) -> None:
+    kept = []
+    for seed in range(4):
+        case(tmp_path / "data" / f"case{seed}", seed)
+        if seed >= 2:
+            kept.append(run(workspace, tmp_path / "data")[0].dataset_uri)
+    store = workspace.store
+    store.write(store.key(kept[0]), store.read(store.key(kept[1])))
+    with pytest.raises(RecordError, match="was changed after it was written; make the dataset again"):
+        load_dataset(workspace, kept[0])
+    one, other = (item.key for item in store.list("catalogues/"))
+    store.write(one, store.read(other))
+    with pytest.raises(RecordError, match="was changed after it was written; make it again with 'boneseg pull'"):
+        prepare(workspace, store.uri(one), SETTINGS)
+
+
 def test_two_patients_validate_on_the_training_series_and_say_so(workspace: Workspace, tmp_path: Path) -> None:
     for seed in range(2):
         case(tmp_path / "data" / f"case{seed}", seed)

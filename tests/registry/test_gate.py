@@ -104,6 +104,15 @@ def test_the_champions_own_weights_measured_again_stay_champion() -> None:
     assert "very model" in decision.reason
 
 
+@pytest.mark.parametrize("gain", [1e-12, 1e-9])
+def test_rounding_is_no_gain(gain: float) -> None:
+    champion = score("bone:1", dict.fromkeys("abcdefgh", 0.9))
+    candidate = score("bone:2", dict.fromkeys("abcdefgh", 0.9 + gain))
+    assert not decide(candidate, champion).promoted
+    assert not decide(score("bone:2", dict.fromkeys("abcdefgh", 0.92)), champion, 0.02).promoted
+    assert decide(score("bone:2", dict.fromkeys("abcdefgh", 0.921)), champion, 0.02).promoted
+
+
 def test_different_test_sets_are_never_compared() -> None:
     with pytest.raises(ValueError, match="different test sets"):
         decide(score("bone:2", {"a": 1.0}), score("bone:1", OLD, test_hash="t0"))

@@ -176,6 +176,16 @@ def test_no_name_no_port_and_no_answer_are_told_apart(workspace: Workspace, monk
     assert "says nothing" in sentence
 
 
+@pytest.mark.parametrize(
+    "endpoint",
+    ["http://anna@localhost:9", "http://anna:GEHEIM@localhost:9", "https://bad host:9", "http://", "http://host:port"],
+)
+def test_what_is_no_address_is_named_without_its_password(endpoint: str) -> None:
+    with pytest.raises(StoreError, match=r"no address of an S3 store.*https://host:port") as told:
+        ObjectStore(endpoint, "bucket", Credentials("one", "two"))
+    assert "GEHEIM" not in str(told.value)
+
+
 def test_wrong_credentials_are_told_apart_from_a_missing_bucket(workspace: Workspace) -> None:
     wrong = ObjectStore(workspace.store.endpoint, workspace.store.bucket, Credentials("nobody", "wrong"))
     assert "refuses the credentials" in told(wrong)
