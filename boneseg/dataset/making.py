@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import cv2
@@ -30,11 +33,13 @@ from boneseg.storage.cache import Cache
 from boneseg.storage.catalogue import ObjectRef, SeriesRow
 from boneseg.storage.hashing import combine
 from boneseg.storage.names import Names
+from boneseg.storage.scratch import scratch_folder
 from boneseg.storage.workspace import Workspace
 
 PREPARE_VERSION = "1"
 """Raise it when the same series would become another shard: old shards are then made again."""
 
+SOCKET_PREFIX = "bsmp-"
 _NOWHERE = "state/nothing"
 """Key without an object: what is not in the bucket any more may still be in the local cache, by its content."""
 
@@ -134,10 +139,7 @@ def make_shards(workspace: Workspace, tasks: Sequence[Task], settings: PrepareSe
     if workers <= 1:
         yield from track(map(work, tasks), "prepare", total=len(tasks))
         return
-    # Forked from a server without threads, which has imported all that a worker needs: neither inherited locks nor
-    # seconds of imports in each worker.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context = _processes()
     before = set(multiprocessing.active_children())
     with ProcessPoolExecutor(workers, context, _start_worker) as pool:
         try:
@@ -155,6 +157,25 @@ def make_shards(workspace: Workspace, tasks: Sequence[Task], settings: PrepareSe
             for child in set(multiprocessing.active_children()) - before:
                 child.terminate()
             raise
+
+
+@lru_cache(maxsize=1)
+def _processes() -> ForkServerContext:
+    """Return how workers are started.
+
+    Forked from a server without threads, which has imported all that a worker needs: neither inherited locks nor
+    seconds of imports in each worker. Its socket lies in a folder that the next prepare removes if this one is killed;
+    Python would leave it for good.
+    """
+    held = ExitStack()
+    folder = held.enter_context(scratch_folder(Path(tempfile.gettempdir()), SOCKET_PREFIX))
+    atexit.register(held.close)
+    # Where Python looks for its folder before it makes one; there is no public way to name it.
+    configuration: dict[str, object] = getattr(multiprocessing.current_process(), "_config", {})
+    configuration.setdefault("tempdir", str(folder))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,6 +45,7 @@ from boneseg.storage.catalogue import ObjectRef, Problem, SeriesRow, patients_se
 from boneseg.storage.hashing import combine
 from boneseg.storage.local_names import local_secret, save_local_names
 from boneseg.storage.names import Names
+from boneseg.storage.scratch import scratch_folder
 from boneseg.storage.whole import write_whole
 from boneseg.storage.workspace import Workspace
 
@@ -107,13 +107,14 @@ def evaluate(workspace: Workspace, model_uri: str, dataset_uri: str, settings: E
         patients=patients_sentence((entry.shard.patient, entry.shard.patient_by) for entry in dataset.entries),
         validates_on_training=dataset.validates_on_training,
     )
-    with _writable(workspace.folder, "free some space there"):
-        workspace.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="evaluation-", dir=workspace.folder) as name:
-            result = write_files(Path(name), study, subjects, methods.network, methods.threshold)
-            for file in result.files:
-                content = CONTENT_TYPES.get(Path(file).suffix, "text/plain")
-                store.upload(Path(name) / file, layout.evaluation(identity, file), content)
+    with (
+        _writable(workspace.folder, "free some space there"),
+        scratch_folder(workspace.folder, "evaluation-") as folder,
+    ):
+        result = write_files(folder, study, subjects, methods.network, methods.threshold)
+        for file in result.files:
+            content = CONTENT_TYPES.get(Path(file).suffix, "text/plain")
+            store.upload(folder / file, layout.evaluation(identity, file), content)
     store.write(layout.evaluation(identity, RESULT_FILE), result.to_json(), "application/json")
     return result
 

@@ -6,7 +6,6 @@ import platform
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import safetensors.torch
 import torch
@@ -24,6 +23,7 @@ from boneseg.storage.catalogue import ObjectRef
 from boneseg.storage.faults import ObjectMissingError
 from boneseg.storage.hashing import combine, sha256_file
 from boneseg.storage.intact import is_intact, is_same, written
+from boneseg.storage.scratch import scratch_folder
 from boneseg.storage.whole import write_whole
 from boneseg.storage.workspace import Workspace
 
@@ -165,9 +165,7 @@ def is_stored(workspace: Workspace, model_hash: str, files: tuple[ObjectRef, ...
     """
     if files:
         return all(is_intact(workspace.store, ref, workspace.folder) for ref in files)
-    workspace.folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=workspace.folder) as name:
-        folder = Path(name)
+    with scratch_folder(workspace.folder, "model-") as folder:
         try:
             _download(workspace, layout.model(model_hash).rstrip("/"), folder)
             return read_card(folder).model_hash == model_hash

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from boneseg.predict.masks import DICOM_MASK, NIFTI_MASK
 from boneseg.storage.catalogue import SeriesRow
@@ -39,17 +43,29 @@ def own_folder(out: Path, name: str, row: SeriesRow, place: Path) -> Path:
 def _take(folder: Path, owner: tuple[str, str]) -> bool:
     """Mark a folder as a series' own; say whether it is. Masks without a mark are somebody else's."""
     folder.mkdir(parents=True, exist_ok=True)
-    marker = folder / OWNER_FILE
-    if not marker.exists() and any((folder / mask).is_file() for mask in (NIFTI_MASK, DICOM_MASK)):
+    has_masks = any((folder / mask).is_file() for mask in (NIFTI_MASK, DICOM_MASK))
+    if has_masks and not (folder / OWNER_FILE).exists():
         return False
-    try:
-        with marker.open("x", encoding="ascii") as file:
-            file.write("\n".join(owner))
-    except FileExistsError:
-        known = marker.read_text(encoding="ascii", errors="replace").split()
+    with _locked(folder) as mark:
+        known = mark.read().split()
         # An empty mark was left by a full disk or a kill: no mask was written under it yet.
-        if not known and not (folder / NIFTI_MASK).is_file():
-            marker.write_text("\n".join(owner), encoding="ascii")
-            return True
-        return bool(set(known) & set(owner))
+        if known or has_masks:
+            return bool(set(known) & set(owner))
+        mark.write("\n".join(owner))
     return True
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Wait until no other process writes masks into a folder taken by ``own_folder``, and let others wait."""
+    with _locked(folder):
+        yield
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[IO[str]]:
+    with (folder / OWNER_FILE).open("a+", encoding="ascii", errors="replace") as mark:
+        with suppress(OSError):  # a file system without locks: as if nobody else were there
+            fcntl.flock(mark, fcntl.LOCK_EX)
+        mark.seek(0)
+        yield mark

@@ -21,7 +21,7 @@ from boneseg.models.checkpoint import load_model
 from boneseg.predict.find import look
 from boneseg.predict.masks import Masks, write_masks
 from boneseg.predict.names import folder_names
-from boneseg.predict.owner import own_folder
+from boneseg.predict.owner import own_folder, writing
 from boneseg.progress import track
 from boneseg.settings.schema import PrepareSettings
 from boneseg.storage.catalogue import FileKind, SeriesRow
@@ -137,9 +137,10 @@ def _predict_one(
         log.warning("%s: %s", source, warning)
     mask = _mask(network, card, hu, own, source, device)
     files = [local_file(item) for item in row.objects]
-    if row.kind == FileKind.NIFTI:
-        return write_masks(out, mask, own, like=files[0])
-    return write_masks(out, mask, own, files)
+    with writing(out):
+        if row.kind == FileKind.NIFTI:
+            return write_masks(out, mask, own, like=files[0])
+        return write_masks(out, mask, own, files)
 
 
 def _mask(

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
-import shutil
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +14,7 @@ from pathlib import Path
 from boneseg.errors import ModelError
 from boneseg.registry.client import Registry, bring_up_to_date
 from boneseg.storage import layout
+from boneseg.storage.scratch import scratch_folder
 from boneseg.storage.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -112,7 +110,7 @@ def opened(workspace: Workspace, data: bytes | None) -> Iterator[tuple[Registry,
     Raises:
         ModelError: MLflow cannot open it, or the disk is full.
     """
-    with _scratch(workspace) as folder:
+    with scratch_folder(workspace.folder, PREFIX) as folder:
         path = folder / "registry.db"
         path.write_bytes(_empty(workspace) if data is None else data)
         if data is not None:
@@ -142,7 +140,7 @@ def fault_of(data: bytes, workspace: Workspace) -> str | None:
     """Say what is wrong with a database; none = nothing."""
     if not data:
         return "it holds 0 bytes"
-    with _scratch(workspace) as folder:
+    with scratch_folder(workspace.folder, PREFIX) as folder:
         path = folder / "checked.db"
         path.write_bytes(data)
         try:
@@ -166,31 +164,9 @@ def _empty(workspace: Workspace) -> bytes:
         data = kept.read_bytes()
         if fault_of(data, workspace) is None:
             return data
-    with _scratch(workspace) as folder:
+    with scratch_folder(workspace.folder, PREFIX) as folder:
         path = folder / "empty.db"
         bring_up_to_date(path)
         data = path.read_bytes()
         path.replace(kept)
     return data
-
-
-@contextmanager
-def _scratch(workspace: Workspace) -> Iterator[Path]:
-    """Make a folder for one use, and remove what killed processes left of such folders."""
-    workspace.folder.mkdir(parents=True, exist_ok=True)
-    for old in workspace.folder.glob(f"{PREFIX}*.tmp"):
-        _remove_if_left(old)
-    with tempfile.TemporaryDirectory(prefix=PREFIX, suffix=".tmp", dir=workspace.folder) as name:
-        folder = Path(name)
-        fresh = folder / "lock.new"
-        with fresh.open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            fresh.rename(folder / "lock")
-            yield folder
-
-
-def _remove_if_left(folder: Path) -> None:
-    """Remove a folder whose lock nobody holds: its process is gone."""
-    with contextlib.suppress(OSError), (folder / "lock").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder)

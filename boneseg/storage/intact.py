@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from boneseg.storage.catalogue import ObjectRef
 from boneseg.storage.client import ObjectStore
 from boneseg.storage.hashing import sha256_file
+from boneseg.storage.scratch import scratch_folder
 
 
 def written(store: ObjectStore, key: str, path: Path) -> ObjectRef:
@@ -47,8 +47,7 @@ def is_intact(store: ObjectStore, ref: ObjectRef, scratch: Path) -> bool:
 
 def differs(store: ObjectStore, ref: ObjectRef, scratch: Path) -> bool:
     """Read an object and say whether its content is another; see ``is_intact``."""
-    scratch.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=scratch) as folder:
-        path = Path(folder) / "object"
+    with scratch_folder(scratch, "object-") as folder:
+        path = folder / "object"
         store.download(ref.key, path)
         return sha256_file(path) != ref.sha256

@@ -13,7 +13,8 @@ FOLDER_MODE, FILE_MODE = 0o700, 0o600
 PARTS = ("cache", "models", "ray", "runs", "store")
 """Folders of a work folder that hold data of patients or what was learned from it."""
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
-_OURS = (*PARTS, "weights", "phantoms", "pipelines", "report.html", "latest-*", "mlflow*", "evaluation-*")
+_OURS = (*PARTS, "weights", "phantoms", "pipelines", "report.html", "latest-*", "mlflow*")
+_SCRATCH = ("registry-*", "evaluation-*", "model-*", "object-*")
 
 
 def make_private(folder: Path) -> Path:
@@ -49,7 +50,7 @@ def protect_work_folder(folder: Path) -> None:
     if not _open_to_others(folder):
         return
     entries = list(folder.iterdir())
-    ours = [entry for entry in entries if any(fnmatch(entry.name, name) for name in _OURS)]
+    ours = [entry for entry in entries if any(fnmatch(entry.name, name) for name in (*_OURS, *_SCRATCH))]
     if len(ours) == len(entries):
         shut_tree(folder)
         return

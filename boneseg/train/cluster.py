@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,11 +28,13 @@ import ray
 
 from boneseg.errors import SettingsError
 from boneseg.machine import cpus
+from boneseg.storage.scratch import scratch_folder
 from boneseg.storage.workspace import Workspace
 from boneseg.train import watch
 
-LONGEST_PARENT = 30
-"""Characters of the folder in which Ray's is made: the path of a socket in it must stay below 108."""
+PREFIX = "bsray-"
+LONGEST_PARENT = 103 - len(f"/{PREFIX}12345678/r/session_2026-01-01_00-00-00_123456_1234567/sockets/plasma_store")
+"""Bytes of the folder in which Ray's is made: the path of a socket may have 103 on macOS, 107 on Linux."""
 
 
 @contextmanager
@@ -63,9 +64,11 @@ def cluster(least_cpus: int = 1) -> Iterator[None]:
     with _private_folder() as folder, _watched(folder) as mark, _closing():
         # Inherited by what Ray starts here, and by what that starts in turn; by nothing that is started later.
         os.environ[watch.VARIABLE] = mark
+        umask = os.umask(0o077)
         try:
             _start(max(least_cpus, cpus()), folder)
         finally:
+            os.umask(umask)
             del os.environ[watch.VARIABLE]
         yield
 
@@ -81,12 +84,9 @@ def _closing() -> Iterator[None]:
 @contextmanager
 def _private_folder() -> Iterator[Path]:
     """Yield a folder for Ray's logs and sockets that only this user may enter: Ray's own is open to everybody."""
-    parent = tempfile.gettempdir()
-    folder = Path(tempfile.mkdtemp(prefix="bsray-", dir=parent if len(parent) <= LONGEST_PARENT else "/tmp"))
-    try:
+    parent = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    with scratch_folder(Path(parent if len(os.fsencode(parent)) <= LONGEST_PARENT else "/tmp"), PREFIX) as folder:
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def test_stopped_at_any_step_and_run_again_it_ends_the_same(
     versions, aliases = outcome(workspace)
     assert [version for version, _ in versions] == ["1", "2"]
     assert aliases == {"challenger": "2", "champion": "2"}
-    assert not list(workspace.folder.glob("registry-*.tmp"))
+    assert not list(workspace.folder.glob("registry-*/"))
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["one folder", "two folders"])
@@ -145,12 +145,12 @@ def test_what_a_killed_publish_left_is_removed_by_the_next_and_what_is_in_use_st
 ) -> None:
     jobs[0]()
     with database.opened(workspace, None) as (_, path):
-        left = path.parent.with_name("registry-left.tmp")
+        left = path.parent.with_name("registry-left")
         shutil.copytree(path.parent, left)
         jobs[1]()
         assert path.is_file()
         assert not left.exists()
-    assert not list(workspace.folder.glob("registry-*.tmp"))
+    assert not list(workspace.folder.glob("registry-*/"))
 
 
 def test_the_registry_knows_no_path_of_this_machine(

@@ -87,6 +87,20 @@ def ports_of(folder: Path) -> list[int]:
     return list(json.loads((folder / "store" / "state.json").read_text())["ports"].values())
 
 
+def test_a_server_ended_by_others_leaves_no_socket_once_its_store_is_used_again(folder: Path) -> None:
+    """It removes but some of its sockets where it is told to end; those of S3 and filer lie in its own folder."""
+    running = embedded.start(folder)
+    for service in ("s3", "filer"):
+        port = json.loads((folder / "store" / "state.json").read_text())["ports"][service]
+        assert not Path(f"/tmp/seaweedfs-{service}-{port}.sock").exists()
+        assert (folder / "store" / f"{service}.sock").is_socket()
+    os.kill(running.pid, signal.SIGTERM)
+    os.waitpid(running.pid, 0)
+    embedded.stop(folder)
+    assert sockets(ports_of(folder)) == []
+    assert embedded.start(folder).pid != running.pid
+
+
 def test_a_killed_store_is_noticed_leaves_no_socket_and_starts_again(folder: Path) -> None:
     running = embedded.start(folder)
     os.kill(running.pid, signal.SIGKILL)

@@ -207,6 +207,9 @@ def _command(home: Path, ports: dict[str, int]) -> list[str]:
     # Each bucket takes a volume of its own; by default a disk of 70 GB ends at 70 buckets. Volumes grow as needed.
     command += ["-volume.max=100000", "-master.volumeSizeLimitMB=1024", "-volume.preStopSeconds=0"]
     command += [f"-s3.config={home / CREDENTIALS}"]
+    # Beside the data, and by names relative to the working directory: a path of more than 107 bytes is no socket's.
+    # Those for gRPC have their place in the folder for temporary files; see ``ports``.
+    command += ["-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock"]
     for service in port_numbers.SERVICES:
         command += [f"-{service}.port{kind}={ports[service + kind]}" for kind in ("", ".grpc")]
     return command
