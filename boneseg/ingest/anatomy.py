@@ -138,7 +138,8 @@ def names_bone(found: Collection[str]) -> bool:
 
 def says_no_bone(found: Collection[str]) -> bool:
     """Say whether some words, all of them known, name something else than a bone: a colon, or a tumour."""
-    if not _LESIONS.isdisjoint(found) or any(part in word for word in found for part in _LESION_PARTS):
+    rest = [word for word in found if not any(part in word for part in _LESION_PARTS)]
+    if (len(rest) < len(found) or not _LESIONS.isdisjoint(found)) and is_known(rest):
         return True
     doubtful = not _DOUBTS.isdisjoint(found) and not names_bone(found)
     return is_known(found) and (doubtful or meaning(found) == Meaning.OTHER)

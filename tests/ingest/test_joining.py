@@ -52,3 +52,20 @@ def test_versions_and_what_names_no_bone_are_not(tmp_path: Path, names: tuple[st
     (row,), problems = local_series(tmp_path)
     assert row.label is None
     assert any(problem.fatal for problem in problems)
+
+
+@pytest.mark.parametrize(
+    "name", ["bone_metastasis", "femur_tumor", "Knochenmetastase", "hip_implant", "bone lesion", "femur_marrow", "cyst"]
+)
+def test_what_lies_in_a_bone_is_not_the_bone(tmp_path: Path, name: str) -> None:
+    masks(tmp_path, name)
+    (row,), problems = local_series(tmp_path)
+    assert row.label is None
+    assert any(problem.fatal for problem in problems)
+
+
+@pytest.mark.parametrize("name", ["bone", "tumorzentrum_case3_bone", "femur_fracture", "label"])
+def test_other_names_of_a_lone_mask_are_bone(tmp_path: Path, name: str) -> None:
+    masks(tmp_path, name)
+    (row,), problems = local_series(tmp_path)
+    assert row.label is not None, problems
