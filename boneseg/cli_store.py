@@ -57,14 +57,15 @@ def store_remove(key: str, config: Path | None, overrides: tuple[str, ...]) -> N
     from boneseg.errors import StoreError
     from boneseg.settings.loading import load_settings
     from boneseg.storage.open import open_workspace
-    from boneseg.storage.private import is_private
+    from boneseg.storage.private import is_own
 
-    settings = load_settings(config, overrides)
-    bucket = open_workspace(settings).store
+    workspace = open_workspace(load_settings(config, overrides))
+    bucket = workspace.store
     key = bucket.key(key) if key.startswith("s3://") else key
-    if key.startswith(settings.store.raw_prefix) and not is_private(key):
+    if not is_own(key, workspace.private):
         raise StoreError(
-            f"{bucket.uri(key)} is raw data, which boneseg never removes; use a client of the object store"
+            f"{bucket.uri(key)} is none of boneseg's own records, and nothing else is removed here; use a client of "
+            "the object store"
         )
     if not bucket.exists(key):
         raise StoreError(f"{bucket.uri(key)} is not there; give its key as the message names it")

@@ -66,7 +66,9 @@ def run_training(settings: RunSettings) -> str:
     Returns:
         A sentence that says where the artifacts are.
     """
-    folder = run_local("training", {"overrides": as_overrides(settings)})
+    # How many trials decides whether there is a sweep at all: a parameter of the pipeline, asked for or none.
+    trials = settings.tune.trials if "trials" in settings.tune.model_fields_set else 0
+    folder = run_local("training", {"overrides": as_overrides(settings), "trials": trials})
     return f"pipeline finished; artifacts of its steps are in {folder}"
 
 

@@ -66,11 +66,20 @@ def test_a_record_is_removed_and_raw_data_never(workspace: Workspace, monkeypatc
         store.write(key, b"x")
     for key in ("raw/.boneseg/names.json", store.uri("state/private.json")):
         assert CliRunner().invoke(cli, ["store", "remove", key]).exit_code == 0
-    for key, told in ((kept[0], "raw data"), (store.uri(kept[1]), "raw data"), ("state/nothing.json", "not there")):
-        failed = CliRunner().invoke(cli, ["store", "remove", key])
+    refused = [
+        kept[0],
+        store.uri(kept[1]),
+        f"/{kept[0]}",
+        "raw//ct.nii.gz",
+        "raw/./ct.nii.gz",
+        "state/../raw/ct.nii.gz",
+    ]
+    refused += ["raw/.boneseg/../ct.nii.gz", "elsewhere/x", "raw/x/.boneseg/y"]
+    for key, told in (*((key, "none of boneseg's own") for key in refused), ("state/nothing.json", "not there")):
+        failed = CliRunner().invoke(cli, ["store", "remove", key, "--set", "store.raw_prefix=other/"])
         assert isinstance(failed.exception, StoreError)
         assert told in str(failed.exception)
-    assert tuple(sorted(item.key for item in store.list())) == kept
+    assert tuple(sorted(item.key for item in store.list() if item.key != "state/private.json")) == kept
 
 
 def test_demo_on_a_missing_folder_names_it(tmp_path: Path) -> None:

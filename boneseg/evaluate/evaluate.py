@@ -327,7 +327,7 @@ def _measurement(
     kept = workspace.store.read_if_there(key) if workspace is not None else None
     if workspace is not None and kept is not None:
         try:
-            found = Measurement.read(kept, workspace.store.uri(key), "it is measured again")
+            found = Measurement.read(kept, workspace.store.uri(key), "it is measured again", must_be_sealed=True)
             if (found.method, found.content, found.tolerance_mm) == wanted:
                 return found
         except RecordError as error:

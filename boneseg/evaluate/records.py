@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from boneseg.scheme import BONE
 from boneseg.settings import identities
 from boneseg.settings.schema import EvaluateSettings
 from boneseg.storage.catalogue import Problem
-from boneseg.storage.records import SEAL, Record
+from boneseg.storage.records import Record
 from boneseg.storage.workspace import Workspace
 
 Cell = str | int | float | None
@@ -209,11 +209,11 @@ def load_evaluation(workspace: Workspace, uri: str) -> EvaluationResult:
         StoreError: it is not in the bucket.
         RecordError: it is damaged, or was changed after it was written.
     """
-    return read_evaluation(
-        workspace.store.read(workspace.store.key(uri)),
-        uri,
-        "evaluate again with 'boneseg evaluate', which makes it anew",
-    )
+    remedy = "evaluate again with 'boneseg evaluate', which makes it anew"
+    result = read_evaluation(workspace.store.read(workspace.store.key(uri)), uri, remedy)
+    if PurePosixPath(workspace.store.key(uri)).parent.name != result.evaluation_hash:
+        raise RecordError(f"{uri} was changed after it was written; {remedy}")
+    return result
 
 
 def read_evaluation(data: bytes, place: str, remedy: str) -> EvaluationResult:
@@ -224,9 +224,9 @@ def read_evaluation(data: bytes, place: str, remedy: str) -> EvaluationResult:
     """
     result = EvaluationResult.read(data, place, remedy)
     named = evaluation_identity(result.model_hash, result.test_hash, result.settings)
-    if result.evaluation_hash == named and SEAL not in json.loads(data):
-        raise RecordError(f"{place} was changed after it was written; {remedy}")
-    return result
+    return (
+        EvaluationResult.read(data, place, remedy, must_be_sealed=True) if result.evaluation_hash == named else result
+    )
 
 
 def evaluation_identity(model_hash: str, test_hash: str, settings: EvaluateSettings) -> str:

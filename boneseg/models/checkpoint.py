@@ -173,9 +173,12 @@ def is_stored(workspace: Workspace, model_hash: str, files: tuple[ObjectRef, ...
             return False
 
 
-def find_local(workspace: Workspace, run: str, model_hash: str) -> Path | None:
+def find_local(workspace: Workspace, model_hash: str, run: str | None = None) -> Path | None:
     """Return a folder of this machine that holds a model whole, where there is one."""
-    for folder in (workspace.run_folder(run) / "model", workspace.folder / "models" / model_hash):
+    places = [workspace.folder / "models" / model_hash]
+    if run is not None:
+        places.insert(0, workspace.run_folder(run) / "model")
+    for folder in places:
         with suppress(ModelError):
             if read_card(folder).model_hash == model_hash:
                 return folder
@@ -194,11 +197,18 @@ def fetch_model(workspace: Workspace, uri: str) -> Path:
     """
     prefix = workspace.store.key(uri).rstrip("/")
     folder = workspace.folder / "models" / prefix.rpartition("/")[2]
+    named = folder.name
     try:
-        read_card(folder)
+        if read_card(folder).model_hash == named:
+            return folder
     except ModelError:
-        _download(workspace, prefix, folder)
-        read_card(folder)
+        pass
+    _download(workspace, prefix, folder)
+    found = read_card(folder).model_hash
+    if found != named:
+        raise ModelError(
+            f"{workspace.store.uri(prefix)} holds model {found}, not {named}; 'boneseg train' makes it whole again"
+        )
     return folder
 
 

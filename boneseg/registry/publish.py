@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from boneseg.dataset.manifest import Dataset
@@ -18,6 +18,7 @@ from boneseg.registry.client import CHALLENGER, CHAMPION, MetricPoint, Registry,
 from boneseg.registry.gate import Decision, Score, by_hand, decide
 from boneseg.registry.open import change_registry, read_registry
 from boneseg.settings.schema import RunSettings, Split
+from boneseg.storage import layout
 from boneseg.storage.published import Published, read_published, write_published
 from boneseg.storage.records import Record
 from boneseg.storage.workspace import Workspace
@@ -106,7 +107,7 @@ def _checked(workspace: Workspace, model_uri: str, evaluation_uri: str, dataset_
     card_key = store.key(model_uri) + CARD_FILE
     remedy = "'boneseg train' makes the model whole again"
     card = ModelCard.read(store.read(card_key), store.uri(card_key), remedy)
-    if not is_stored(workspace, card.model_hash):
+    if not is_stored(workspace, PurePosixPath(store.key(model_uri)).name):
         raise ModelError(f"{model_uri} is damaged: its weights are not those of its card; {remedy}")
     evaluation = load_evaluation(workspace, evaluation_uri)
     dataset = load_dataset(workspace, dataset_uri)
@@ -265,19 +266,33 @@ def _champions(workspace: Workspace, champion: Version, given: _Given) -> Evalua
     """Return the champion's evaluation with the code, settings and test set of the new model's; none = it is lost."""
     from boneseg.models.checkpoint import is_stored  # loads torch
 
-    if not workspace.store.exists(workspace.store.key(champion.source).rstrip("/") + f"/{CARD_FILE}"):
-        return None
     model_hash = champion.source.rstrip("/").rpartition("/")[2]
+    if not workspace.store.exists(layout.model(model_hash, CARD_FILE)) and not _healed(workspace, champion, model_hash):
+        return None
     wanted = evaluation_identity(model_hash, given.evaluation.test_hash, given.evaluation.settings)
     if champion.tags.get(EVALUATION_HASH) == wanted:
         try:
-            return load_evaluation(workspace, champion.tags[EVALUATION_URI])
+            found = load_evaluation(workspace, champion.tags[EVALUATION_URI])
+            if found.evaluation_hash == wanted:
+                return found
         except (RecordError, StoreError) as error:
             log.warning("%s", error)
-    if not is_stored(workspace, model_hash):
+    if not is_stored(workspace, model_hash) and not _healed(workspace, champion, model_hash):
         return None
     log.info("publish: measuring the champion %s as the new model was measured", champion.reference)
     return _evaluate(workspace, champion.source, given.dataset_uri, given.evaluation)
+
+
+def _healed(workspace: Workspace, champion: Version, model_hash: str) -> bool:
+    """Upload a damaged champion again where this machine has it whole, and say whether it has."""
+    from boneseg.models.checkpoint import find_local, upload_model  # loads torch
+
+    local = find_local(workspace, model_hash)
+    if local is None:
+        return False
+    log.warning("%s was gone or damaged in the bucket; it is uploaded again from %s", champion.reference, local)
+    upload_model(workspace, local)
+    return True
 
 
 def _evaluate(workspace: Workspace, model_uri: str, dataset_uri: str, like: EvaluationResult) -> EvaluationResult:

@@ -239,7 +239,7 @@ class EvaluateSettings(Section):
 class PublishSettings(Section):
     """Where a model is registered and when it is promoted."""
 
-    model_name: str = "bone"
+    model_name: Annotated[str, Field(pattern=r"^[^\s/:@%'\"]+$")] = "bone"
     tracking_uri: str | None = None
     """MLflow tracking URI, without user and password; none = SQLite in the bucket."""
     min_gain: float = 0.0

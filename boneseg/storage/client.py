@@ -95,6 +95,8 @@ class ObjectStore:
         timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
         secured: dict[str, Any] = {"ssl_context": trusted()} if parts.scheme == "https" else {}
         try:
+            if not parts.hostname or any(mark.isspace() for mark in parts.netloc):
+                raise ValueError("it names no host")
             return Minio(
                 parts.netloc,
                 credentials=self._source.provider,

@@ -1,5 +1,17 @@
 """Names of everything boneseg keeps in a bucket. Raw data aside, a name holds the hash of its content."""
 
+PREFIXES = (
+    "catalogues/",
+    "shards/",
+    "datasets/",
+    "runs/",
+    "sweeps/",
+    "models/",
+    "weights/",
+    "evaluations/",
+    "state/",
+)
+"""Where in a bucket lies what boneseg makes; beside the raw data there is also ``storage.private``'s folder."""
 PRIVATE_STATE = "state/private.json"
 """Where beside the raw data the bucket keeps what leads back to people: see ``storage.private``."""
 SPLITS_STATE = "state/splits.json"

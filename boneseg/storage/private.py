@@ -46,6 +46,12 @@ def is_private(key: str) -> bool:
     return f"/{FOLDER}" in f"/{key}"
 
 
+def is_own(key: str, place: PrivatePlace) -> bool:
+    """Say whether an object is one that boneseg writes: then, and only then, it may be removed and made anew."""
+    plain = all(part not in ("", ".", "..") for part in key.split("/"))
+    return plain and key.startswith((*layout.PREFIXES, place.folder))
+
+
 def private_place(store: ObjectStore, raw_prefix: str) -> PrivatePlace:
     """Return where the bucket keeps what leads back to people; decided at first use, found again if damaged."""
 

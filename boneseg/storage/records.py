@@ -33,13 +33,14 @@ class Record(BaseModel):
         return json.dumps({**values, SEAL: seal_of(values)}, indent=indent, ensure_ascii=False).encode()
 
     @classmethod
-    def read(cls, data: bytes, place: str, remedy: str) -> Self:
+    def read(cls, data: bytes, place: str, remedy: str, must_be_sealed: bool = False) -> Self:
         """Read a record back.
 
         Args:
             data: as ``to_json`` made it, here or in an earlier version.
             place: where it comes from, for the message.
             remedy: what a person does about a damaged one, such as ``make it again with 'boneseg pull'``.
+            must_be_sealed: no version without seals wrote records under this name.
 
         Raises:
             RecordError: it is cut short, was changed after it was written, or holds what this version does not know.
@@ -51,7 +52,7 @@ class Record(BaseModel):
         if not isinstance(values, dict):
             raise RecordError(f"{place} is damaged: it holds no record; {remedy}")
         seal = values.pop(SEAL, None)
-        if (seal is not None or FORMAT in values) and seal != seal_of(values):
+        if (seal is not None or FORMAT in values or must_be_sealed) and seal != seal_of(values):
             raise RecordError(f"{place} was changed after it was written; {remedy}")
         values.pop(FORMAT, None)
         try:

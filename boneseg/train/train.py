@@ -130,7 +130,7 @@ def _has_model(workspace: Workspace, result: TrainResult) -> bool:
     """Say whether a finished run's model is whole in the bucket; from a whole copy on this machine it is mended."""
     if is_stored(workspace, result.model_hash, result.files):
         return True
-    local = find_local(workspace, result.run, result.model_hash)
+    local = find_local(workspace, result.model_hash, result.run)
     if local is None:
         log.warning("model %s of run %s is gone or damaged; training it again", result.model_uri, result.run)
         return False

@@ -83,8 +83,9 @@ def tune(workspace: Workspace, dataset_uri: str, settings: RunSettings) -> TuneR
         except RecordError as error:
             log.warning("%s", error)  # finished trials are found again, so this is quick
         else:
-            log.info("sweep %s is finished; its table is used again", name)
-            return kept.model_copy(update={"reused": True})
+            if kept.name == name:
+                log.info("sweep %s is finished; its table is used again", name)
+                return kept.model_copy(update={"reused": True})
     outcomes = run_trials(Sweep(name, workspace, dataset, settings))
     rows = sorted((_row(dataset, settings, outcome) for outcome in outcomes), key=_rank)
     if not rows or rows[0].best_mean_iou is None:

@@ -4,7 +4,7 @@ import pytest
 
 from boneseg.errors import ModelError, RecordError
 from boneseg.evaluate.records import EvaluationResult, load_evaluation
-from boneseg.registry.publish import PublishResult, publish
+from boneseg.registry.publish import PublishResult, publish, resolve
 from boneseg.settings.schema import RunSettings
 from boneseg.storage import layout
 from boneseg.storage.workspace import Workspace
@@ -74,3 +74,47 @@ def test_what_an_earlier_version_published_is_not_published_twice(
     second = publish_a_model(workspace, 2, BETTER, dataset)
     assert second.promoted
     assert asked == [uri, uri], "the champion is measured as the new model was"
+
+
+def test_an_evaluation_under_another_ones_name_does_not_speak_for_the_champion(
+    workspace: Workspace, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, first_hash = upload_a_model(workspace, 1)
+    publish(workspace, first, champions := write_an_evaluation(workspace, first_hash, GOOD), dataset, SETTINGS)
+    second, second_hash = upload_a_model(workspace, 2)
+    own = write_an_evaluation(workspace, second_hash, BAD)
+    store = workspace.store
+    store.write(store.key(champions), store.read(store.key(own)))
+    measured = []
+
+    def again(space: Workspace, model_uri: str, *_: object) -> EvaluationResult:
+        measured.append(model_uri)
+        return load_evaluation(space, write_an_evaluation(space, first_hash, GOOD))
+
+    monkeypatch.setattr("boneseg.evaluate.evaluate.evaluate", again)
+    assert not publish(workspace, second, own, dataset, SETTINGS).promoted
+    assert measured == [first]
+
+
+def test_a_model_under_another_ones_name_is_neither_used_nor_published(workspace: Workspace, dataset: str) -> None:
+    first, first_hash = upload_a_model(workspace, 1)
+    _, second_hash = upload_a_model(workspace, 2)
+    store = workspace.store
+    for file in ("card.json", "model.safetensors"):
+        store.write(layout.model(first_hash, file), store.read(layout.model(second_hash, file)))
+    elsewhere = Workspace(store, workspace.folder.with_name("elsewhere"))
+    with pytest.raises(ModelError, match=rf"holds model {second_hash}, not {first_hash}"):
+        resolve(elsewhere, first, SETTINGS)
+    with pytest.raises(ModelError):
+        publish(elsewhere, first, write_an_evaluation(workspace, first_hash, GOOD), dataset, SETTINGS)
+
+
+def test_a_damaged_champion_is_made_whole_where_a_copy_is_at_hand(workspace: Workspace, dataset: str) -> None:
+    first, first_hash = upload_a_model(workspace, 1)
+    evaluation = write_an_evaluation(workspace, first_hash, BETTER)
+    publish(workspace, first, evaluation, dataset, SETTINGS)
+    resolve(workspace, "bone@champion", SETTINGS)
+    workspace.store.delete(layout.model(first_hash, "card.json"))
+    second, second_hash = upload_a_model(workspace, 2)
+    assert not publish(workspace, second, write_an_evaluation(workspace, second_hash, GOOD), dataset, SETTINGS).promoted
+    assert workspace.store.exists(layout.model(first_hash, "card.json"))
