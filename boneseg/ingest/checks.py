@@ -22,6 +22,8 @@ TISSUE_HU = (-200.0, 200.0)
 BONE_ABOVE_TISSUE = 30.0
 """By how many HU the median of labelled bone should exceed soft tissue's."""
 _NOT_GAS = -500
+_SOFT_SHARE = 0.05
+"""Share of a series that is soft tissue where its values are HU."""
 LEAST_BRIGHT = 0.1
 """Share of labelled bone that is brighter than soft tissue, at least: on 38 real and semi-synthetic series it is 0.69
 and more, and fatty marrow leaves the cortex; of muscle, liver or lung it is next to nothing."""
@@ -102,7 +104,8 @@ def check_label(hu: NDArray[np.int16], label: NDArray[np.uint8]) -> list[str]:
 
     Raises:
         SeriesError: what the label calls the patient is not tissue.
-        LabelError: the labelled bone clearly lies on bone only when mirrored, turned or moved, or is no bone at all.
+        LabelError: the outline is no soft tissue though there is some, or the labelled bone clearly lies on bone only
+            when mirrored, turned or moved, or is no bone at all.
     """
     values, classes = hu[_STRIDE], label[_STRIDE]
     inside = values[classes == OUTLINE]
@@ -115,6 +118,12 @@ def check_label(hu: NDArray[np.int16], label: NDArray[np.uint8]) -> list[str]:
         )
     tissue = float(np.median(solid))
     if not TISSUE_HU[0] <= tissue <= TISSUE_HU[1]:
+        soft = float(((values > TISSUE_HU[0]) & (values < TISSUE_HU[1])).mean())
+        if soft > _SOFT_SHARE:
+            raise LabelError(
+                f"what counts as the patient's outline has a median of {tissue:.0f} HU, although soft tissue is there: "
+                "the label's values mean something else; say which is what in prepare.label_map"
+            )
         raise SeriesError(
             f"soft tissue has a median of {tissue:.0f} HU, where {TISSUE_HU[0]:.0f} to {TISSUE_HU[1]:.0f} is possible; "
             "check RescaleSlope and RescaleIntercept"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,15 +97,41 @@ def read_table(data: bytes, name: str) -> list[PatientLine]:
     """
     try:
         reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig")), skipinitialspace=True)
-        columns = {(column or "").strip() for column in reader.fieldnames or ()}
+        named = [(column or "").strip() for column in reader.fieldnames or ()]
+        columns = set(named)
         rows = [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{name}: cannot be read as a table ({type(error).__name__}); save it as CSV in UTF-8"
         ) from error
-    if "series" not in columns or not columns & {"patient", "split"} or not columns <= COLUMNS:
-        raise DataError(f"{name}: the first line must name the columns series, and patient or split or both")
-    return [_line(row, f"{name}, line {number}") for number, row in rows if any(row.values())]
+    if (
+        "series" not in columns
+        or not columns & {"patient", "split"}
+        or not columns <= COLUMNS
+        or len(named) > len(columns)
+    ):
+        raise DataError(
+            f"{name}: the first line must name the columns series, and patient or split or both, each once, in small "
+            "letters and with commas between them"
+        )
+    lines = []
+    for number, row in rows:
+        if None in row:
+            raise DataError(f"{name}, line {number}: has more cells than columns; put text with commas in quotes")
+        if any(row.values()):
+            lines.append(_line(row, f"{name}, line {number}"))
+    _check_contradictions(lines)
+    return lines
+
+
+def _check_contradictions(lines: Sequence[PatientLine]) -> None:
+    said: dict[str, PatientLine] = {}
+    for line in lines:
+        first = said.setdefault(line.series.rstrip("/"), line)
+        if (first.patient, first.split) != (line.patient, line.split):
+            raise DataError(
+                f"{line.place}: says something else of {line.series!r} than {first.place}; keep one of them"
+            )
 
 
 def check_table(lines: Iterable[PatientLine], paths: Sequence[str]) -> None:
@@ -159,6 +186,7 @@ def _fits(path: str, line: PatientLine) -> bool:
 
 def _line(row: dict[str, str | None], place: str) -> PatientLine:
     values = {str(key or "").strip(): str(value or "").strip() for key, value in row.items()}
+    values["patient"] = unicodedata.normalize("NFC", values.get("patient", ""))
     series, split = values.get("series", ""), values.get("split", "").lower()
     if not series:
         raise DataError(f"{place}: names no series; give the start of its path")

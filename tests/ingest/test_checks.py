@@ -46,6 +46,13 @@ def test_tissue_far_from_water_is_refused() -> None:
         check_label(hu + 500, label)
 
 
+def test_values_of_a_label_that_mean_something_else_are_not_blamed_on_the_rescale() -> None:
+    hu, label = body()
+    swapped = np.array([0, 2, 1], dtype=np.uint8)[label]
+    with pytest.raises(LabelError, match=r"values mean something else.*prepare.label_map"):
+        check_label(hu, swapped)
+
+
 def test_a_label_on_air_is_refused() -> None:
     hu, label = body()
     with pytest.raises(SeriesError, match="nearly only air"):

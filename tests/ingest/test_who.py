@@ -7,6 +7,7 @@ import pytest
 from boneseg.dataset.prepare import prepare
 from boneseg.dataset.shards import load_dataset
 from boneseg.errors import DataError
+from boneseg.ingest.patient_table import read_table
 from boneseg.ingest.patients import told_by_path
 from boneseg.ingest.pull import pull
 from boneseg.settings.schema import PrepareSettings, PullSettings, StoreSettings
@@ -105,3 +106,24 @@ def test_subjects_of_one_name_in_several_data_sets_are_told(workspace: Workspace
     (note,) = [problem.reason for problem in result.problems if "several folders" in problem.reason]
     assert reader_of(workspace)(note).startswith("sub-1, sub-2 lie in several folders")
     assert "4 patients" in result.patients
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("series;patient\na;one\n", "with commas between them"),
+        ("Series,Patient\na,one\n", "in small letters"),
+        ("series,patient,patient\na,one,two\n", "each once"),
+        ("series,patient\na,one,two\n", "line 2: has more cells than columns"),
+        ("series,patient\na,one\nb,two\na/,three\n", "line 4: says something else of 'a/' than .*line 2"),
+        ("series,split\na,test\na,train\n", "line 3: says something else of 'a' than .*line 2"),
+    ],
+)
+def test_a_table_that_contradicts_itself_or_is_none_is_refused(text: str, told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        read_table(text.encode(), "patients.csv")
+
+
+def test_names_are_the_same_however_their_letters_are_written() -> None:
+    lines = read_table("series,patient\na,M\u00fcller\nb,Mu\u0308ller\na,M\u00fcller\n".encode(), "patients.csv")
+    assert lines[0].patient == lines[1].patient
