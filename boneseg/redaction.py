@@ -23,6 +23,7 @@ SHORTEST = 4
 _USER = re.compile(
     r"(?P<scheme>(?<![A-Za-z0-9+.-])(?!s3:|file:)[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^\s<>]*)@(?=[^\s<>@])"
 )
+_S3_USER = re.compile(r"s3://[^\s/@:]*:[^\s/@]*@")
 _QUERY = re.compile(
     r"(?P<name>[?&;][^=&;#\s]*(?:token|password|passwd|pwd|secret|key|signature|credential|auth)[^=&;#\s]*=)"
     r"[^&;#\s'\"<>]+",
@@ -41,7 +42,7 @@ def redacted(text: str, environment: Mapping[str, str] | None = None) -> str:
     """
     for secret in _secrets(os.environ if environment is None else environment):
         text = text.replace(secret, HIDDEN)
-    text = _USER.sub(rf"\g<scheme>{HIDDEN}@", text)
+    text = _USER.sub(rf"\g<scheme>{HIDDEN}@", _S3_USER.sub(f"s3://{HIDDEN}@", text))
     text = _QUERY.sub(rf"\g<name>{HIDDEN}", text)
     return _HEADER.sub(rf"\g<name>{HIDDEN}", text)
 

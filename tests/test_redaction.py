@@ -18,6 +18,7 @@ PASSWORD = "t0p&s3cret"
         f"postgresql+psycopg2://user:{PASSWORD}@db.example.org:5432/mlflow",
         "https://user:t0p%26s3cret@mlflow.example.org",
         f"https://user:a@b/{PASSWORD}@mlflow.example.org",
+        "s3://user:t0ps3cret@example.org/models/x",
         f"https://mlflow.example.org/?access_token={PASSWORD.replace('&', '')}&x=1",
         f"{{'Authorization': 'Bearer {PASSWORD}'}}",
     ],

@@ -32,6 +32,8 @@ def test_no_file_and_an_empty_file_give_the_defaults(tmp_path: Path) -> None:
         (("train.epoch=3",), r"train.epoch = 3: unknown key; known are epochs, "),
         (("trains.epochs=3",), r"trains = .*unknown key; known are name, store"),
         (("train.epochs=0",), r"train.epochs = 0: .*greater than or equal to 1"),
+        (("store.bucket=Hospital-A",), r"store.bucket = 'Hospital-A'"),
+        (("publish.model_name=a/b",), r"publish.model_name = 'a/b'"),
         (("publish.min_gain=.nan",), r"publish.min_gain = nan: .*finite"),
         (("train.learning_rate=.inf",), r"train.learning_rate = inf: .*finite"),
         (("train.epochs=many",), r"train.epochs = 'many': .*integer"),

@@ -45,8 +45,8 @@ class StoreSettings(Section):
 
     endpoint: str | None = None
     """URL of an S3 endpoint, such as ``https://s3.example.org``; none = the embedded store on this machine."""
-    bucket: Annotated[str, Field(min_length=3, max_length=63)] = "boneseg"
-    """Bucket that holds raw series and everything made from them."""
+    bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] = "boneseg"
+    """Bucket that holds raw series and everything made from them: small letters, digits, dots and dashes."""
     raw_prefix: str = "raw/"
     """Where in the bucket the CT series and labels are."""
     region: str = "us-east-1"
