@@ -42,6 +42,7 @@ from boneseg.scheme import CLASSES
 from boneseg.settings.schema import EvaluateSettings, PrepareSettings, Split
 from boneseg.storage import layout
 from boneseg.storage.catalogue import ObjectRef, Problem, SeriesRow, patients_sentence
+from boneseg.storage.client import ObjectStore
 from boneseg.storage.hashing import combine
 from boneseg.storage.local_names import local_secret, save_local_names
 from boneseg.storage.names import Names
@@ -81,15 +82,9 @@ def evaluate(workspace: Workspace, model_uri: str, dataset_uri: str, settings: E
         )
     model_hash = model_uri.rstrip("/").rpartition("/")[2]
     identity = evaluation_identity(model_hash, dataset.test_hash, settings)
-    kept = store.read_if_there(layout.evaluation(identity, RESULT_FILE))
+    kept = _find(store, identity)
     if kept is not None:
-        try:
-            place = store.uri(layout.evaluation(identity, RESULT_FILE))
-            result = read_evaluation(kept, place, "it is made anew")
-            if result.evaluation_hash == identity:
-                return result.model_copy(update={"reused": True})
-        except RecordError as error:
-            log.warning("%s", error)
+        return kept.model_copy(update={"reused": True})
     network, card = load_model(fetch_model(workspace, model_uri))
     methods = _Methods(NetworkMethod(network, card, settings.batch_size), ThresholdMethod(settings.threshold_hu))
     subjects = [shard_subject(workspace, shard) for shard in shards]
@@ -117,6 +112,20 @@ def evaluate(workspace: Workspace, model_uri: str, dataset_uri: str, settings: E
             store.upload(folder / file, layout.evaluation(identity, file), content)
     store.write(layout.evaluation(identity, RESULT_FILE), result.to_json(), "application/json")
     return result
+
+
+def _find(store: ObjectStore, identity: str) -> EvaluationResult | None:
+    """Return an evaluation that is whole in the bucket, else none."""
+    key = layout.evaluation(identity, RESULT_FILE)
+    data = store.read_if_there(key)
+    if data is None:
+        return None
+    try:
+        found = read_evaluation(data, store.uri(key), "it is made anew")
+    except RecordError as error:
+        log.warning("%s", error)
+        return None
+    return found if found.evaluation_hash == identity else None
 
 
 def evaluate_folder(

@@ -1,5 +1,6 @@
 """Settings of a run: frozen, validated when made, with a hash that depends on nothing but their values."""
 
+import re
 from enum import StrEnum
 from itertools import product
 from pathlib import Path
@@ -45,7 +46,7 @@ class StoreSettings(Section):
 
     endpoint: str | None = None
     """URL of an S3 endpoint, such as ``https://s3.example.org``; none = the embedded store on this machine."""
-    bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] = "boneseg"
+    bucket: str = "boneseg"
     """Bucket that holds raw series and everything made from them: small letters, digits, dots and dashes."""
     raw_prefix: str = "raw/"
     """Where in the bucket the CT series and labels are."""
@@ -57,6 +58,13 @@ class StoreSettings(Section):
         if endpoint is not None and holds_password(endpoint):
             raise ValueError("no user, password or token here: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead")
         return endpoint
+
+    @field_validator("bucket")
+    @classmethod
+    def _is_a_buckets_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", name):
+            raise ValueError("a bucket's name has 3 to 63 small letters, digits, dots and dashes; rename it so")
+        return name
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -239,11 +247,18 @@ class EvaluateSettings(Section):
 class PublishSettings(Section):
     """Where a model is registered and when it is promoted."""
 
-    model_name: Annotated[str, Field(pattern=r"^[^\s/:@%'\"]+$")] = "bone"
+    model_name: str = "bone"
     tracking_uri: str | None = None
     """MLflow tracking URI, without user and password; none = SQLite in the bucket."""
     min_gain: float = 0.0
     """The 95 % interval of the gain of mean bone Dice over the champion must lie above this."""
+
+    @field_validator("model_name")
+    @classmethod
+    def _is_a_models_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[^\s/:@%'\"]+", name):
+            raise ValueError("a model's name is not empty and has no spaces, quotes or any of / : @ %; rename it so")
+        return name
 
     @field_validator("tracking_uri")
     @classmethod

@@ -1,6 +1,5 @@
 """Stored values become HU as the file says, and where the file contradicts itself, it is refused with the cause."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,48 +7,9 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 
-from boneseg.dicom.ct import write_ct_series
-from boneseg.dicom.series import read_series, read_slice
-from boneseg.errors import SeriesError
-from boneseg.geometry import axial
+from boneseg.dicom.series import read_slice
 from boneseg.ingest.local import local_series
-
-SHAPE = (3, 64, 64)
-Change = Callable[[pydicom.Dataset], object]
-
-
-def body(seed: int = 0) -> NDArray[np.int16]:
-    """Air around a body with noise and a bright bone; nothing of it touches the border."""
-    random = np.random.default_rng(seed)
-    _, y, x = np.mgrid[: SHAPE[0], : SHAPE[1], : SHAPE[2]]
-    inside, bone = (y - 32) ** 2 + (x - 32) ** 2 < 24**2, (y - 36) ** 2 + (x - 30) ** 2 < 6**2
-    hu = np.where(inside, 40, -1000) + random.integers(-15, 16, SHAPE)
-    return np.where(bone, 1500, hu).astype(np.int16)
-
-
-def slices(folder: Path, change: Change = lambda _: None, hu: NDArray[np.int16] | None = None) -> list[Path]:
-    paths = write_ct_series(folder, body() if hu is None else hu, axial(SHAPE, (3, 0.8, 0.8)), identity=str(folder))
-    for path in paths:
-        data = pydicom.dcmread(path)
-        change(data)
-        data.save_as(path)
-    return paths
-
-
-def store(data: pydicom.Dataset, values: NDArray[np.generic], *, stored: int = 16, signed: bool = False) -> None:
-    data.BitsStored, data.HighBit, data.PixelRepresentation = stored, stored - 1, int(signed)
-    data.PixelData = (values.astype(np.int64) & 0xFFFF).astype("<u2").tobytes()
-
-
-def raw(data: pydicom.Dataset) -> NDArray[np.int64]:
-    return np.frombuffer(data.PixelData, "<u2").astype(np.int64).reshape(SHAPE[1:])
-
-
-def refusal(path: Path) -> str:
-    with pytest.raises(SeriesError) as caught:
-        read_slice(path)
-    assert path.name in str(caught.value)
-    return str(caught.value)
+from tests.dicom.pixel_files import SHAPE, Change, body, raw, refusal, slices, store
 
 
 @pytest.mark.parametrize("value", [1064, 1024, 1030, 24, 2524])
@@ -303,92 +263,6 @@ def test_a_windowed_picture_is_called_what_it_is(tmp_path: Path, sop_class: str)
     assert rows == ()
     assert "window applied" in problems[0].reason
     assert "export the original CT" in problems[0].reason
-
-
-@pytest.mark.parametrize(
-    ("keyword", "text", "cause"),
-    [
-        ("RescaleSlope", "nan", "RescaleSlope is no finite number"),
-        ("RescaleSlope", "inf", "RescaleSlope is no finite number"),
-        ("RescaleSlope", "0", "RescaleSlope of 0"),
-        ("RescaleSlope", "-1", "RescaleSlope of -1"),
-        ("RescaleSlope", "1e30", "RescaleSlope of 1e"),
-        ("RescaleSlope", "1e-30", "RescaleSlope of 1e-30"),
-        ("RescaleSlope", "one", "RescaleSlope"),
-        ("RescaleSlope", "1\\2", "RescaleSlope"),
-        ("RescaleIntercept", "nan", "RescaleIntercept is no finite number"),
-        ("RescaleIntercept", "-inf", "RescaleIntercept is no finite number"),
-        ("RescaleIntercept", "1e30", "RescaleIntercept of 1e"),
-        ("NumberOfFrames", "many", "NumberOfFrames"),
-        ("NumberOfFrames", "-3", "NumberOfFrames of -3"),
-        ("NumberOfFrames", "100000", "bytes of pixels"),
-    ],
-)
-def test_numbers_that_no_ct_has_are_refused_by_name(tmp_path: Path, keyword: str, text: str, cause: str) -> None:
-    path = slices(tmp_path)[0]
-    raw_value(path, keyword, text)
-    assert cause in refusal(path)
-    _, problems = local_series(tmp_path)
-    assert any(cause in problem.reason and problem.source == path.name for problem in problems)
-
-
-def raw_value(path: Path, keyword: str, text: str) -> None:
-    """Write a text as it is; pydicom would refuse it."""
-    data = pydicom.dcmread(path)
-    tag, value = pydicom.tag.Tag(keyword), (text + " " * (len(text) % 2)).encode()
-    vr = pydicom.datadict.dictionary_VR(tag)
-    data._dict[tag] = pydicom.dataelem.RawDataElement(tag, vr, len(value), value, 0, False, True)
-    data.save_as(path)
-
-
-@pytest.mark.parametrize("keyword", ["RescaleSlope", "RescaleIntercept"])
-def test_half_a_rescale_is_refused(tmp_path: Path, keyword: str) -> None:
-    assert f"no {keyword}" in refusal(slices(tmp_path, lambda data: delattr(data, keyword))[0])
-
-
-def test_one_slice_without_rescale_among_others_is_refused_by_name(tmp_path: Path) -> None:
-    paths = slices(tmp_path)
-    data = pydicom.dcmread(paths[1])
-    del data.RescaleSlope, data.RescaleIntercept
-    data.save_as(paths[1])
-    with pytest.raises(SeriesError, match=r"slice-0002\.dcm: 1 of 3 slices have no RescaleSlope"):
-        read_series(paths)
-
-
-def test_each_slice_is_rescaled_by_its_own_numbers(tmp_path: Path) -> None:
-    paths = slices(tmp_path)
-    data = pydicom.dcmread(paths[1])
-    store(data, 2 * (body()[1].astype(int) + 2047))
-    data.RescaleSlope, data.RescaleIntercept = 0.5, -2047
-    data.save_as(paths[1])
-    assert np.array_equal(read_series(paths)[0], body())
-
-
-@pytest.mark.parametrize("unit", ["MGML", "Z_EFF", "ED", "OD"])
-def test_maps_of_other_quantities_are_not_taken_for_hu(tmp_path: Path, unit: str) -> None:
-    assert f"{unit}, not HU" in refusal(slices(tmp_path, lambda data: setattr(data, "RescaleType", unit))[0])
-
-
-def lut(data: pydicom.Dataset, **tags: object) -> None:
-    table = pydicom.Dataset()
-    for name, value in tags.items():
-        table.add_new(name, "US", value)
-    data.ModalityLUTSequence = [table]
-
-
-@pytest.mark.parametrize(
-    "tags",
-    [
-        {},
-        {"LUTDescriptor": [256, 0, 16]},
-        {"LUTData": [1] * 256},
-        {"LUTDescriptor": [256, 0], "LUTData": [1] * 256},
-        {"LUTDescriptor": [256, 0, 99], "LUTData": [1] * 256},
-        {"LUTDescriptor": [256, 0, 16], "LUTData": [1] * 9},
-    ],
-)
-def test_an_incomplete_lookup_table_is_named(tmp_path: Path, tags: dict[str, object]) -> None:
-    assert "Modality LUT" in refusal(slices(tmp_path, lambda data: lut(data, **tags))[0])
 
 
 def test_the_display_of_a_ct_does_not_change_its_hu(tmp_path: Path) -> None:
