@@ -1,7 +1,7 @@
 """Speed of augmentation: ``python -m benchmarks.augment``.
 
-Images of 256 x 256 a second and core of each recipe, on slices of a phantom; target for ``paper``: 33. Beside it one
-training step of unet / resnet18 on one core of this CPU, so that the share says whether training waits for
+Images of 256 x 256 a second and core of each augmentation, on slices of a phantom; target for ``paper``: 33. Beside it
+one training step of unet / resnet18 on one core of this CPU, so that the share says whether training waits for
 augmentation, and how many loader threads a GPU needs that trains 1,000 images a second.
 
 Times are a core's own, which other programs on the machine hardly change. ``--threads`` also lets that many threads
@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from boneseg.dataset import augment_ct, augment_paper
-from boneseg.dataset.augment import build_recipe
-from boneseg.dataset.augment_recipe import Recipe
-from boneseg.dataset.preprocess import normalise
+from boneseg.augment import ct, paper
+from boneseg.augment.base import Augmentation
+from boneseg.augment.build import build_augmentation
 from boneseg.dataset.slices import Batch, ahead, cut
+from boneseg.hu import normalise
 from boneseg.models.build import build_model
 from boneseg.models.precision import choose_precision
 from boneseg.phantom.series import make_phantom
@@ -43,10 +43,10 @@ GPU_IMAGES = 1000
 Window = tuple[NDArray[np.float32], NDArray[np.uint8]]
 
 
-def windows(recipe: Recipe, pixel_mm: float) -> list[Window]:
+def windows(augmentation: Augmentation, pixel_mm: float) -> list[Window]:
     """Cut the middle out of slices from the thigh to the spine, (1, window, window) in HU with its label."""
     phantom = make_phantom(1, SLICES, SIZE, (50.0, pixel_mm, pixel_mm))
-    corner, size = ((SIZE - recipe.window) // 2,) * 2, (recipe.window, recipe.window)
+    corner, size = ((SIZE - augmentation.window) // 2,) * 2, (augmentation.window, augmentation.window)
     planes = cut(phantom.hu.astype(np.float32), corner, size)
     return [(plane[None], label) for plane, label in zip(planes, cut(phantom.label, corner, size), strict=True)]
 
@@ -63,10 +63,10 @@ def core_ms(work: Callable[[int], object], count: int, rounds: int) -> float:
     return 1e3 * median(times) / count
 
 
-def recipe_ms(name: str, pixel_mm: float, count: int, rounds: int) -> float:
-    recipe = build_recipe(name, CROP, PreprocessSettings())
-    given = windows(recipe, pixel_mm)
-    return core_ms(lambda seed: recipe(*given[seed % SLICES], pixel_mm, seed), count, rounds)
+def augmentation_ms(name: str, pixel_mm: float, count: int, rounds: int) -> float:
+    augmentation = build_augmentation(name, CROP, PreprocessSettings())
+    given = windows(augmentation, pixel_mm)
+    return core_ms(lambda seed: augmentation(*given[seed % SLICES], pixel_mm, seed), count, rounds)
 
 
 def training_ms(rounds: int) -> float:
@@ -83,12 +83,12 @@ def training_ms(rounds: int) -> float:
 
 def images_by_threads(name: str, pixel_mm: float, threads: int, count: int) -> float:
     """Return images a second, by the clock, when threads augment batches of 8 as for training."""
-    recipes = [build_recipe(name, CROP, PreprocessSettings()) for _ in range(count)]
-    given = windows(recipes[0], pixel_mm)
+    augmentations = [build_augmentation(name, CROP, PreprocessSettings()) for _ in range(count)]
+    given = windows(augmentations[0], pixel_mm)
 
     def batch(step: int) -> None:
         for number in range(8):
-            recipes[step](*given[number % SLICES], pixel_mm, 8 * step + number)
+            augmentations[step](*given[number % SLICES], pixel_mm, 8 * step + number)
 
     started = time.perf_counter()
     for _ in ahead(batch, count, threads):
@@ -100,12 +100,13 @@ def paper_operations(pixel_mm: float, count: int, rounds: int) -> Iterator[tuple
     """Yield name, ms and the times an image that an operation happens."""
     preprocess = PreprocessSettings()
     given = [
-        (normalise(hu[0], preprocess), label) for hu, label in windows(build_recipe("none", CROP, preprocess), pixel_mm)
+        (normalise(hu[0], preprocess.window), label)
+        for hu, label in windows(build_augmentation("none", CROP, preprocess), pixel_mm)
     ]
-    plans = [replace(augment_paper.Plan.draw(seed), operations=()) for seed in range(count)]
+    plans = [replace(paper.Plan.draw(seed), operations=()) for seed in range(count)]
     yield "flips, crop, affine", core_ms(lambda n: plans[n].apply(*given[n % SLICES]), count, rounds), 1.0
-    chosen = augment_paper.MOST_OPERATIONS / 2 / len(augment_paper.OPERATIONS)
-    for kind, chance in augment_paper.OPERATIONS:
+    chosen = paper.MOST_OPERATIONS / 2 / len(paper.OPERATIONS)
+    for kind, chance in paper.OPERATIONS:
         rng = np.random.default_rng(0)
         drawn = [kind.draw(rng) for _ in range(count)]
         spent = core_ms(lambda n, drawn=drawn: drawn[n].apply(*given[n % SLICES]), count, rounds)  # type: ignore[misc]
@@ -114,14 +115,14 @@ def paper_operations(pixel_mm: float, count: int, rounds: int) -> Iterator[tuple
 
 def ct_operations(pixel_mm: float, count: int, rounds: int) -> Iterator[tuple[str, float, float]]:
     """Yield name, ms and the times an image that an operation happens."""
-    recipe = build_recipe("ct", CROP, PreprocessSettings())
-    given = windows(recipe, pixel_mm)
+    augmentation = build_augmentation("ct", CROP, PreprocessSettings())
+    given = windows(augmentation, pixel_mm)
     rng = np.random.default_rng(0)
-    yield "move", core_ms(lambda n: augment_ct.move(*given[n % SLICES], CROP, rng), count, rounds), 1.0
-    moved = [augment_ct.move(*window, CROP, rng)[:2] for window in given]
-    for chance, operation in augment_ct.OPERATIONS:
+    yield "move", core_ms(lambda n: ct.move(*given[n % SLICES], CROP, rng), count, rounds), 1.0
+    moved = [ct.move(*window, CROP, rng)[:2] for window in given]
+    for chance, operation in ct.OPERATIONS:
 
-        def once(number: int, operation: augment_ct.Operation = operation) -> None:
+        def once(number: int, operation: ct.Operation = operation) -> None:
             hu, label = moved[number % SLICES]
             operation(hu.copy(), label.copy(), pixel_mm, rng)
 
@@ -134,12 +135,12 @@ def print_operations(title: str, rows: Iterator[tuple[str, float, float]]) -> No
         print(f"{name:24}{spent:8.2f}{times:8.3f}{spent * times:13.3f}")
 
 
-def print_recipes(pixel_mm: float, count: int, rounds: int) -> None:
+def print_augmentations(pixel_mm: float, count: int, rounds: int) -> None:
     step = training_ms(rounds)
     print(f"one training step of unet / resnet18: {step:.1f} ms of a core an image\n")
-    print(f"{'recipe':8}{'ms':>8}{'images/s':>10}{'target':>8}{'of training':>13}{'threads for a GPU':>19}")
+    print(f"{'name':8}{'ms':>8}{'images/s':>10}{'target':>8}{'of training':>13}{'threads for a GPU':>19}")
     for name in NAMES:
-        spent = recipe_ms(name, pixel_mm, count, rounds)
+        spent = augmentation_ms(name, pixel_mm, count, rounds)
         threads = math.ceil(GPU_IMAGES * spent / 1e3)
         target = TARGETS.get(name, "")
         print(f"{name:8}{spent:8.2f}{1e3 / spent:10.0f}{target:>8}{spent / step:13.1%}{threads:19d}")
@@ -155,7 +156,7 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_flush_denormal(True)
     torch.set_num_threads(1)
-    print_recipes(chosen.pixel_mm, chosen.images, chosen.rounds)
+    print_augmentations(chosen.pixel_mm, chosen.images, chosen.rounds)
     if chosen.threads:
         print(f"\nimages a second, by the clock: 1 thread, {chosen.threads} threads")
         for name in NAMES:

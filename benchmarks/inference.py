@@ -16,13 +16,13 @@ import time
 import numpy as np
 import torch
 
-from boneseg.dataset.preprocess import normalise
 from boneseg.geometry import axial
+from boneseg.hu import normalise
 from boneseg.inference import predict_volume
 from boneseg.models.build import build_model, count_parameters
 from boneseg.models.precision import choose_precision
 from boneseg.settings.schema import ModelSettings, PreprocessSettings
-from boneseg.study import printed
+from boneseg.study import paper_numbers as printed
 
 NETWORKS = (
     *printed.TITLES,
@@ -56,7 +56,7 @@ def compare(name: str, rounds: int, batch: int, device: str) -> tuple[float, flo
         predict_volume(network, preprocess, hu, geometry, batch_size=batch, device=device)
         between = time.perf_counter()
         with torch.inference_mode():
-            image = torch.from_numpy(normalise(hu, preprocess))[:, None].to(device)
+            image = torch.from_numpy(normalise(hu, preprocess.window))[:, None].to(device)
             plain(image).argmax(dim=1).to(torch.uint8).cpu().numpy()
         if turn:
             fast_times.append(between - started)

@@ -18,7 +18,8 @@ import numpy as np
 import SimpleITK
 from numpy.typing import NDArray
 
-from boneseg.dicom.series import AIR_HU, read_series
+from boneseg.dicom.series import read_series
+from boneseg.hu import AIR_HU
 from boneseg.machine import cpus
 from boneseg.phantom.series import write_phantom
 

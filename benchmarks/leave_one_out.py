@@ -29,7 +29,7 @@ from boneseg.identity import stable_hash
 from boneseg.inference import predict_volume
 from boneseg.metrics import counts
 from boneseg.models.checkpoint import fetch_model, load_model
-from boneseg.scheme import BONE, CLASSES
+from boneseg.scheme.roles import BONE, COMMON_CLASSES
 from boneseg.settings.loading import parse_settings
 from boneseg.settings.recipes import merged
 from boneseg.settings.schema import RunSettings, Split, StoreSettings
@@ -60,7 +60,7 @@ def as_it_is(volume: Volume) -> Volume:
 
 
 def one_hot(plane: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-    return [(plane == label).astype(np.float32) for label in range(len(CLASSES))]
+    return [(plane == label).astype(np.float32) for label in range(len(COMMON_CLASSES))]
 
 
 def pixels(spacing_mm: float) -> Callable[[Volume], Volume]:
@@ -103,7 +103,7 @@ def slabs(thickness_mm: float) -> Callable[[Volume], Volume]:
         used = len(hu) // together * together
         mean = hu[:used].reshape(-1, together, *hu.shape[1:]).mean(axis=1).round().astype(np.int16)
         parts = label[:used].reshape(-1, together, *hu.shape[1:])
-        mask = np.stack([(parts == k).sum(axis=1) for k in range(len(CLASSES))]).argmax(axis=0).astype(np.uint8)
+        mask = np.stack([(parts == k).sum(axis=1) for k in range(len(COMMON_CLASSES))]).argmax(axis=0).astype(np.uint8)
         return mean, mask, axial(mean.shape, (geometry.spacing[0] * together, *geometry.spacing[1:]))
 
     return scan

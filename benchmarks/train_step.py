@@ -22,7 +22,7 @@ from boneseg.models.precision import Precision, choose_precision
 from boneseg.settings.schema import Loss, ModelSettings, TrainSettings
 from boneseg.train.loop import train_epoch, training_step
 from boneseg.train.losses import loss_of
-from boneseg.train.team import Team
+from boneseg.train.process_group import ProcessGroup
 
 LOSS = Loss.CROSS_ENTROPY_DICE
 
@@ -92,13 +92,13 @@ def time_epochs(model: ModelSettings, settings: TrainSettings, steps: int, epoch
     times = []
     for epoch in range(1, epochs + 2):
         started = time.perf_counter()
-        train_epoch(network, optimizer, batches, epoch, precision, Team())
+        train_epoch(network, optimizer, batches, epoch, precision, ProcessGroup())
         times.append(time.perf_counter() - started)
     return times[1:]
 
 
 def time_epochs_in_ray(model: ModelSettings, settings: TrainSettings, steps: int, epochs: int) -> list[float]:
-    from boneseg.train.cluster import cluster
+    from boneseg.train.ray_cluster import cluster
 
     # isort: split
     import ray.train

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from boneseg import __version__
+from boneseg.cli_errors import print_traceback, sentence_of, usage_of
+from boneseg.cli_options import with_settings
 from boneseg.cli_store import store
-from boneseg.failures import print_traceback, sentence_of, usage_of
-from boneseg.options import with_settings
 from boneseg.redaction import RedactingFormatter, redacted
 
 if TYPE_CHECKING:
@@ -137,7 +137,8 @@ def train(dataset: str | None, tuned: bool, config: Path | None, overrides: tupl
 @with_settings
 def evaluate(model: str | None, data: Path | None, out: Path, config: Path | None, overrides: tuple[str, ...]) -> None:
     """Measure a model: class-wise tables, surface distances, plots, report."""
-    from boneseg.evaluate.evaluate import console_table, evaluate_folder
+    from boneseg.evaluate.console import console_table
+    from boneseg.evaluate.evaluate import evaluate_folder
     from boneseg.models.checkpoint import upload_model
     from boneseg.settings.loading import work_folder
 
@@ -168,13 +169,53 @@ def publish(promote: bool, config: Path | None, overrides: tuple[str, ...]) -> N
 @click.argument("series", type=click.Path(path_type=Path))
 @click.option("--model", default="bone@champion", show_default=True, help="Folder, s3:// URI or registry reference.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the masks.")
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(["nifti", "seg", "seg.nrrd"]),
+    multiple=True,
+    default=("nifti", "seg"),
+    show_default=True,
+    help="Of the masks: NIfTI, DICOM SEG, 3D Slicer's segmentation; repeat for several.",
+)
 @with_settings
-def predict(series: Path, model: str, out: Path, config: Path | None, overrides: tuple[str, ...]) -> None:
-    """Segment every CT SERIES in a folder; masks as NIfTI and DICOM SEG in the series' own geometry."""
+def predict(
+    series: Path,
+    model: str,
+    out: Path,
+    formats: tuple[str, ...],
+    config: Path | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Segment every CT SERIES in a folder; masks in the series' own geometry."""
     from boneseg.predict.predict import predict_series
 
     settings = _settings(config, overrides)
-    predict_series(_model_folder(model, settings), series, out, settings.prepare, on_written=click.echo)
+    folder = _model_folder(model, settings)
+    predict_series(folder, series, out, settings.prepare, on_written=click.echo, formats=formats)
+
+
+@cli.command(epilog="Example: boneseg schemes, or boneseg schemes series/ --set scheme=mine.yaml")
+@click.argument("folder", type=click.Path(path_type=Path), required=False)
+@with_settings
+def schemes(folder: Path | None, config: Path | None, overrides: tuple[str, ...]) -> None:
+    """List the label schemes, or say which labels of a FOLDER each of them understands."""
+    from boneseg.ingest.understood import labelled_rows, understood
+    from boneseg.scheme import BUILT_IN
+
+    own = _settings(config, overrides).scheme
+    known = {**BUILT_IN, own.name: own}
+    rows = labelled_rows(folder) if folder is not None else []
+    for scheme in known.values():
+        if folder is None:
+            click.echo(f"{scheme.name}: {scheme.size} classes: {', '.join(scheme.names)}")
+            continue
+        found = understood(rows, scheme)
+        click.echo(f"{scheme.name}: understands the labels of {found.whole} of {found.labels} series")
+        for name, count in sorted(found.classes.items(), key=lambda item: (-item[1], item[0])):
+            click.echo(f"  {name}: {count} series")
+        for source, what in list(found.unknown.items())[:PROBLEMS_SHOWN]:
+            click.echo(f"  not understood: {source}: {what}")
 
 
 @cli.command(epilog="Example: boneseg phantom --out phantoms/ --count 3")
@@ -323,7 +364,7 @@ def _model_folder(model: str | None, settings: RunSettings) -> Path:
 
 
 def _show_problems(problems: Sequence[Problem], stages: Stages | None) -> None:
-    from boneseg.telling import reader_of
+    from boneseg.terminal_names import reader_of
 
     readable = reader_of(stages.workspace if stages is not None else None)
     for problem in problems[:PROBLEMS_SHOWN]:
@@ -361,6 +402,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _readable(sentence: str) -> str:
     """Put names of series back into an error of the command that just ran."""
-    from boneseg.telling import reader_of
+    from boneseg.terminal_names import reader_of
 
     return reader_of(_opened[-1] if _opened else None)(sentence)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from boneseg.options import with_settings
+from boneseg.cli_options import with_settings
 
 
 @click.group(epilog="Example: boneseg store start")

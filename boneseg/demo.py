@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from boneseg.bring import bucket_of, make_dataset, store_here, upload
+from boneseg.atomic_write import atomic_write_bytes
+from boneseg.local_dataset import bucket_of, make_dataset, store_here, upload
 from boneseg.progress import track
 from boneseg.settings.loading import load_settings, work_folder
 from boneseg.settings.recipes import merged
@@ -67,7 +68,7 @@ def _phantoms(folder: Path) -> Path:
 
 
 def _run_stages(stages: Stages, say: Callable[[str], None]) -> None:
-    from boneseg.evaluate.evaluate import console_table
+    from boneseg.evaluate.console import console_table
 
     make_dataset(stages, say)
     trained = stages.train()
@@ -75,7 +76,7 @@ def _run_stages(stages: Stages, say: Callable[[str], None]) -> None:
     evaluated = stages.evaluate()
     published = stages.publish()
     report = stages.workspace.folder / "report.html"
-    report.write_bytes(stages.workspace.store.read(stages.workspace.store.key(evaluated.report_uri)))
+    atomic_write_bytes(report, stages.workspace.store.read(stages.workspace.store.key(evaluated.report_uri)))
     say(f"\n{console_table(evaluated)}\n")
     say(f"report  {report}")
     say(f"model   {trained.model_uri}")

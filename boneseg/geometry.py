@@ -20,6 +20,14 @@ _CODES = (("R", "L"), ("A", "P"), ("I", "S"))
 _AXIAL = np.eye(3)[::-1]  # slice -> +z, row -> +y, column -> +x
 EVEN_MM, _EVEN_SHARE = 0.1, 0.2
 """Slices are even where none lies farther than this, in mm and in distances of two slices, from its regular place."""
+SAME_PLACE_MM = 0.1
+"""Two files of one grid agree within this at every corner: rounding of positions and cosines in headers stays below it,
+and pixels of clinical CT are larger."""
+SAME_GEOMETRY_MM = 1e-3
+"""Two geometries are equal within this: what single precision in an affine leaves of one that was written and read."""
+ON_GRID_VOXELS = 0.2
+"""Slices are those of another volume within this, in its voxels: more than rounding adds up to over a whole series, and
+so much less than half a voxel that nobody can mean the next one."""
 _CORNERS = np.array([[z, y, x] for z in (0, 1) for y in (0, 1) for x in (0, 1)], dtype=np.float64)
 
 
@@ -93,19 +101,38 @@ class Geometry:
             return indices
         return self._moved(indices, self._places(), np.arange(len(self.uneven.offsets), dtype=np.float64))
 
-    def close_to(self, other: Geometry, tolerance_mm: float = 0.1) -> bool:
-        """Say whether both have the same shape and every corner of every slice lies within ``tolerance_mm``."""
-        if self.shape != other.shape:
-            return False
+    def distances(self, slices: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return mm from the first slice to places among the slices, along the line on which these are stacked.
+
+        Args:
+            slices: first index of places, with fractions, also beyond the ends.
+        """
+        if self.uneven is None or self.uneven.axis != 0:
+            return slices * self.spacing[0]
+        known = np.arange(self.shape[0], dtype=np.float64)
+        beyond = slices - np.clip(slices, known[0], known[-1])
+        within: NDArray[np.float64] = np.interp(slices, known, np.array(self.uneven.offsets))
+        return within + beyond * self.spacing[0]
+
+    def corners(self) -> NDArray[np.float64]:
+        """Return the centres of the eight voxels at the corners, (8, 3) in LPS millimetres."""
+        return self.to_patient(_CORNERS * (np.array(self.shape) - 1))
+
+    def apart_mm(self, other: Geometry) -> float:
+        """Return how far the corners of every slice are from the other's, along the worst axis; the shapes are one."""
         points = _CORNERS * (np.array(self.shape) - 1)
         for uneven in (self.uneven, other.uneven):
             if uneven is not None:
                 along = np.repeat(points, len(uneven.offsets), axis=0)
                 along[:, uneven.axis] = np.tile(np.arange(len(uneven.offsets)), len(points))
                 points = np.concatenate([points, along])
-        return bool(np.abs(self.to_patient(points) - other.to_patient(points)).max() <= tolerance_mm)
+        return float(np.abs(self.to_patient(points) - other.to_patient(points)).max())
 
-    def slices_in(self, other: Geometry, tolerance: float = 0.2) -> NDArray[np.int64] | None:
+    def close_to(self, other: Geometry, tolerance_mm: float = SAME_PLACE_MM) -> bool:
+        """Say whether both have the same shape, and every corner of every slice is at the same place."""
+        return self.shape == other.shape and self.apart_mm(other) <= tolerance_mm
+
+    def slices_in(self, other: Geometry, tolerance: float = ON_GRID_VOXELS) -> NDArray[np.int64] | None:
         """Find this volume's slices among another's: every voxel must lie on one of the other's voxels.
 
         Args:
@@ -170,7 +197,7 @@ class Geometry:
         return axes, signs
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Geometry) and self.close_to(other, tolerance_mm=1e-3)
+        return isinstance(other, Geometry) and self.close_to(other, SAME_GEOMETRY_MM)
 
     __hash__ = None  # type: ignore[assignment]
 

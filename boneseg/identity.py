@@ -52,6 +52,17 @@ class Fields:
         return stable_hash(self.select(values))
 
 
+def flattened(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested values by dotted path, as in ``{"train.epochs": 3}``, in their order."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{path}": inner for path, inner in flattened(value).items()}
+        else:
+            flat[key] = value
+    return flat
+
+
 def _get(values: Mapping[str, Any], path: str) -> Any:
     found: Any = values
     for part in path.split("."):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import html
 import math
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -15,34 +16,19 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from boneseg.budget import check_volume, claim
+from boneseg.atomic_write import atomic_write
 from boneseg.errors import SeriesError
 from boneseg.geometry import Geometry, to_nifti_affine
+from boneseg.memory_budget import check_volume, claim
 from boneseg.nifti_header import HEADER_BYTES, NiftiHeader, parse_header, version_of
+from boneseg.pieces import BLOCK, DEFLATE_RATIO, PIECE_VOXELS, WORK_BYTES, Piece
 
-_PIECE_VOXELS = 1 << 18
-_WORK_BYTES = 40
-"""What a voxel takes while it is scaled, rounded and compared."""
-_DEFLATE_RATIO = 1032
-"""No deflated byte unpacks to more."""
-_BLOCK = 512
-"""Media and archives pad files with zeros to a multiple of this."""
 _GZIP = b"\x1f\x8b"
 
 
-@dataclass(frozen=True, eq=False)
-class Piece:
-    """Some rows of one slice.
-
-    Attributes:
-        slice: which slice they are of.
-        row: the first of them.
-        values: (rows, columns), scaled as the header says, and as they are stored where it does not scale.
-    """
-
-    slice: int
-    row: int
-    values: NDArray[Any]
+_LONGEST_TABLE = 4_000_000
+_HIGHEST_KEY = 65_535
+_LABEL = re.compile(r'<Label\b[^>]*\bKey="(\d{1,5})"[^>]*>([^<]*)</Label>')
 
 
 def is_nifti(path: Path) -> bool:
@@ -75,19 +61,10 @@ def check_length(path: Path, header: NiftiHeader) -> None:
     with path.open("rb") as file:
         compressed = file.read(2) == _GZIP
     stored = path.stat().st_size
-    if stored * (_DEFLATE_RATIO if compressed else 1) < header.end:
+    if stored * (DEFLATE_RATIO if compressed else 1) < header.end:
         raise _cut(path.name, header)
-    if not compressed and stored > header.end and stored % _BLOCK:
+    if not compressed and stored > header.end and stored % BLOCK:
         raise _longer(path.name, stored - header.end)
-
-
-def read_geometry(path: Path) -> Geometry:
-    """Read the geometry of a NIfTI volume without its voxels.
-
-    Raises:
-        SeriesError: as ``read_header``.
-    """
-    return read_header(path).geometry
 
 
 def read_pieces(path: Path, header: NiftiHeader) -> Iterator[Piece]:
@@ -102,8 +79,8 @@ def read_pieces(path: Path, header: NiftiHeader) -> Iterator[Piece]:
             is at its very end, so nothing that was read counts before the iteration has ended.
     """
     slices, rows, columns = header.geometry.shape
-    some = max(1, min(rows, _PIECE_VOXELS // columns))
-    work = some * columns * (2 * header.kind.itemsize + _WORK_BYTES)
+    some = max(1, min(rows, PIECE_VOXELS // columns))
+    work = some * columns * (2 * header.kind.itemsize + WORK_BYTES)
     with claim(path.name, work), _stream(path) as stream, _named(path, stream, header.end):
         _skip(stream, header.offset, header)
         for index in range(slices):
@@ -113,11 +90,11 @@ def read_pieces(path: Path, header: NiftiHeader) -> Iterator[Piece]:
                 raw = np.frombuffer(stored, dtype=header.kind).reshape(count, columns)
                 yield Piece(index, row, _scaled(raw, header))
         size, zeros = header.end, True
-        while rest := stream.read(_PIECE_VOXELS):  # to the check sum where the file is compressed
+        while rest := stream.read(PIECE_VOXELS):  # to the check sum where the file is compressed
             size, zeros = size + len(rest), zeros and not rest.strip(b"\0")
-            if not zeros or size - header.end > _BLOCK:
+            if not zeros or size - header.end > BLOCK:
                 raise _longer(path.name, size - header.end)
-        if size > header.end and size % _BLOCK:
+        if size > header.end and size % BLOCK:
             raise _longer(path.name, size - header.end)
 
 
@@ -139,17 +116,30 @@ def read_volume(path: Path) -> tuple[NDArray[Any], Geometry]:
     return voxels, header.geometry
 
 
-def write_volume(path: Path, voxels: NDArray[Any], geometry: Geometry) -> None:
-    """Write voxels (slice, row, column) as NIfTI; the file appears whole or not at all."""
+def write_volume(
+    path: Path,
+    voxels: NDArray[Any],
+    geometry: Geometry,
+    placed: bool = True,
+    names: Mapping[int, str] | None = None,
+) -> None:
+    """Write voxels (slice, row, column) as NIfTI; the file appears whole or not at all.
+
+    Args:
+        path: ``.nii`` or ``.nii.gz``.
+        voxels: of the volume.
+        geometry: their place.
+        placed: whether that is known; otherwise the file gives the size of voxels alone.
+        names: of label values, for the header: ``read_label_table`` reads them back.
+    """
     image = nib.Nifti1Image(voxels.transpose(2, 1, 0), to_nifti_affine(geometry))
+    if not placed:
+        image.set_sform(None, 0)
+        image.set_qform(None, 0)
     image.header.set_xyzt_units("mm")
-    suffix = ".nii.gz" if path.name.endswith(".gz") else ".nii"
-    partial = path.with_name(f".{path.name}.partial{suffix}")
-    try:
+    image.header.extensions.extend(label_table(names or {}))
+    with atomic_write(path, sole_writer=True) as partial:
         nib.save(image, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _stream(path: Path) -> BinaryIO:
@@ -180,8 +170,39 @@ def _exactly(stream: BinaryIO, size: int, header: NiftiHeader) -> bytearray:
 
 
 def _skip(stream: BinaryIO, size: int, header: NiftiHeader) -> None:
-    for start in range(0, size, _PIECE_VOXELS):
-        _exactly(stream, min(_PIECE_VOXELS, size - start), header)
+    for start in range(0, size, PIECE_VOXELS):
+        _exactly(stream, min(PIECE_VOXELS, size - start), header)
+
+
+def label_table(names: Mapping[int, str]) -> list[nib.nifti1.Nifti1Extension]:
+    """Return the header's extension that says what label values are called, in the form of ``read_label_table``."""
+    if not names:
+        return []
+    rows = "".join(f'<Label Key="{value}">{html.escape(name)}</Label>' for value, name in names.items())
+    table = f'<VolumeInformation Index="0"><LabelTable>{rows}</LabelTable></VolumeInformation>'
+    text = f'<?xml version="1.0" encoding="UTF-8"?><CaretExtension>{table}</CaretExtension>'
+    return [nib.nifti1.Nifti1Extension(0, text.encode())]
+
+
+def read_label_table(path: Path) -> dict[int, str]:
+    """Read what label values are called from the header's extension, where TotalSegmentator and Workbench write it.
+
+    It is XML: ``<Label Key="75" ...>femur_left</Label>`` for each value, in a ``LabelTable``.
+
+    Returns:
+        Value -> name, those that do not occur among them; empty where the file has no such table.
+
+    Raises:
+        SeriesError: the header is damaged.
+    """
+    header = read_header(path)
+    size = min(header.offset, _LONGEST_TABLE)
+    with _stream(path) as stream, _named(path, stream):
+        start = stream.read(size)
+    if b"<LabelTable" not in start:
+        return {}
+    found = _LABEL.findall(start.decode(errors="replace"))
+    return {int(key): html.unescape(name).strip() for key, name in found if 0 < int(key) <= _HIGHEST_KEY}
 
 
 @contextmanager

@@ -17,18 +17,13 @@ from nibabel.nifti2 import header_dtype as nifti2_dtype
 from numpy.typing import NDArray
 
 from boneseg.errors import SeriesError
-from boneseg.geometry import Geometry, from_nifti
+from boneseg.geometry import SAME_PLACE_MM, Geometry, from_nifti
+from boneseg.placing import check_place, damaged_header, guessed_place
 
 HEADER_BYTES = 540
 """As many bytes as the longest header has."""
-VOXEL_MM = (0.01, 100.0)
-"""Smallest and largest edge of a voxel that a CT can have."""
-FARTHEST_MM = 1e5
-"""How far from the origin of its coordinates a volume may lie."""
-_SAME_PLACE_MM = 0.1
+_FORM = "NIfTI"
 _SAME_SIZE = 0.01
-_FLATTEST = 0.1
-"""Least volume of a voxel as a share of the box of its edges: below, the axes are hardly three."""
 _SLOPES = (1e-7, 1e7)
 _NUMBERS = {
     2: "u1",
@@ -126,7 +121,7 @@ def parse_header(start: bytes, name: str) -> NiftiHeader:
     kind = _number_kind(fields, order, name)
     slope, inter, warnings = _scaling(fields, name)
     affine, more = _place(fields, sizes, name)
-    geometry = from_nifti((sizes[2], sizes[1], sizes[0]), affine)
+    geometry = _geometry(affine, sizes)
     placed = bool(fields["qform_code"]) or bool(fields["sform_code"])
     return NiftiHeader(name, geometry, kind, _offset(fields, version, name), slope, inter, (*warnings, *more), placed)
 
@@ -221,7 +216,7 @@ def _place(fields: Any, sizes: tuple[int, int, int], name: str) -> tuple[NDArray
     qform = None if qform is None else to_mm @ qform
     unit_text = f" in {_UNITS[unit]}" if unit in _UNITS else ""
     if sform is not None:
-        _check(sform, sizes, f"sform{unit_text}", name)
+        check_place(sform, sizes, f"sform{unit_text}", name, _FORM)
         if codes[0]:
             warnings += _compare(sform, qform, sizes, name)
         else:
@@ -230,10 +225,10 @@ def _place(fields: Any, sizes: tuple[int, int, int], name: str) -> tuple[NDArray
     if codes[0]:
         if qform is None:
             raise _damaged(name, "qform is no rotation")
-        _check(qform, sizes, f"qform{unit_text}", name)
+        check_place(qform, sizes, f"qform{unit_text}", name, _FORM)
         return qform, warnings
     affine = to_mm @ _by_size(fields, sizes)
-    _check(affine, sizes, f"pixdim{unit_text}", name)
+    check_place(affine, sizes, f"pixdim{unit_text}", name, _FORM)
     return affine, [*warnings, "neither sform nor qform says where the voxels lie; left and right are a guess"]
 
 
@@ -266,30 +261,7 @@ def _qform(fields: Any) -> NDArray[np.float64] | None:
 
 
 def _by_size(fields: Any, sizes: tuple[int, int, int]) -> NDArray[np.float64]:
-    """Return what programs assume (nibabel, SPM) where only voxel sizes are given: centred, x runs to the left."""
-    edges = np.array([float(value) for value in fields["pixdim"][1:4]]) * (-1, 1, 1)
-    affine = np.eye(4)
-    affine[:3, :3] = np.diag(edges)
-    affine[:3, 3] = -edges * (np.array(sizes) - 1) / 2
-    return affine
-
-
-def _check(affine: NDArray[np.float64], sizes: tuple[int, int, int], what: str, name: str) -> None:
-    if not np.isfinite(affine).all():
-        raise _damaged(name, f"{what} holds what is no number")
-    edges = np.linalg.norm(affine[:3, :3], axis=0)
-    if not (VOXEL_MM[0] <= edges.min() and edges.max() <= VOXEL_MM[1]):
-        text = " x ".join(f"{edge:.3g}" for edge in edges)
-        raise SeriesError(
-            f"{name}: the NIfTI header gives no possible voxel size ({text} mm by {what}); convert the series again"
-        )
-    if abs(np.linalg.det(affine[:3, :3])) < _FLATTEST * edges.prod():
-        raise SeriesError(
-            f"{name}: the axes of {what} do not span a volume; convert the series again, or resample it to axes at "
-            "right angles"
-        )
-    if np.abs(_corners(affine, sizes)).max() > FARTHEST_MM:
-        raise _damaged(name, f"{what} puts the volume {np.abs(_corners(affine, sizes)).max() / 1000:.3g} m away")
+    return guessed_place(np.array([float(value) for value in fields["pixdim"][1:4]]), sizes)
 
 
 def _compare(
@@ -305,8 +277,8 @@ def _compare(
             f"{name}: voxels of {texts[0]} mm by sform, of {texts[1]} mm by qform and pixdim; correct the header, or "
             "convert the series again"
         )
-    apart = float(np.abs(_corners(sform, sizes) - _corners(qform, sizes)).max())
-    if apart > _SAME_PLACE_MM:
+    apart = _geometry(sform, sizes).apart_mm(_geometry(qform, sizes))
+    if apart > SAME_PLACE_MM:
         return [f"sform and qform put the same voxel up to {apart:.3g} mm apart; sform is used"]
     return []
 
@@ -318,11 +290,9 @@ def _compare_sizes(sform: NDArray[np.float64], by_size: NDArray[np.float64]) -> 
     return ["pixdim has other voxel sizes than sform; sform is used"] if differ else []
 
 
-def _corners(affine: NDArray[np.float64], sizes: tuple[int, int, int]) -> NDArray[np.float64]:
-    ends = [(0.0, size - 1.0) for size in sizes]
-    corners = np.array([[x, y, z] for x in ends[0] for y in ends[1] for z in ends[2]])
-    return np.asarray(corners @ affine[:3, :3].T + affine[:3, 3], dtype=np.float64)
+def _geometry(affine: NDArray[np.float64], sizes: tuple[int, int, int]) -> Geometry:
+    return from_nifti((sizes[2], sizes[1], sizes[0]), affine)
 
 
 def _damaged(name: str, why: str) -> SeriesError:
-    return SeriesError(f"{name}: the NIfTI header is damaged ({why}); copy the file again or convert it again")
+    return damaged_header(name, _FORM, why)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from boneseg.atomic_write import atomic_write
 from boneseg.errors import SeriesError
+from boneseg.nifti import label_table
 
 _HEADER_BYTES = 540
 _PLACE = [
@@ -21,13 +24,14 @@ _PLACE = [
 _SPACE_UNITS = 7
 
 
-def write_mask_like(path: Path, mask: NDArray[np.uint8], ct: Path) -> None:
+def write_mask_like(path: Path, mask: NDArray[np.uint8], ct: Path, names: Mapping[int, str] | None = None) -> None:
     """Write a mask with qform, sform, their codes, voxel size and unit of its CT; it appears whole or not at all.
 
     Args:
         path: ``.nii`` or ``.nii.gz``.
         mask: (slice, row, column), on the CT's own voxels.
         ct: the NIfTI file of the CT.
+        names: of the mask's values, for its header.
 
     Raises:
         SeriesError: the CT is not NIfTI.
@@ -39,13 +43,10 @@ def write_mask_like(path: Path, mask: NDArray[np.uint8], ct: Path) -> None:
     header["pixdim"][:4] = theirs["pixdim"][:4]
     header["xyzt_units"] = int(theirs["xyzt_units"]) & _SPACE_UNITS
     header.set_data_dtype(np.uint8)
+    header.extensions.extend(label_table(names or {}))
     image = kind(mask.transpose(2, 1, 0), None, header)
-    partial = path.with_name(f".{path.name}.partial{'.nii.gz' if path.name.endswith('.gz') else '.nii'}")
-    try:
+    with atomic_write(path, sole_writer=True) as partial:
         nib.save(image, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _header(ct: Path) -> tuple[Any, Any]:

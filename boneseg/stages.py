@@ -7,10 +7,10 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from boneseg.atomic_write import atomic_write_bytes
 from boneseg.errors import DataError, RecordError
 from boneseg.settings.schema import RunSettings
 from boneseg.storage.records import Record
-from boneseg.storage.whole import write_whole
 from boneseg.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -64,14 +64,16 @@ class Stages:
 
     def _remember(self, **made: str | None) -> None:
         self._memory.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self._memory, self.latest.model_copy(update=made).to_json())
+        atomic_write_bytes(self._memory, self.latest.model_copy(update=made).to_json())
 
     def pull(self) -> PullResult:
         """Find out what the bucket holds."""
         from boneseg.ingest.pull import pull
 
         run = self.settings
-        result = pull(self.workspace, run.store, run.pull, run.publish.model_name, run.prepare.splits.override)
+        result = pull(
+            self.workspace, run.store, run.pull, run.publish.model_name, run.prepare.splits.override, run.scheme
+        )
         self._remember(catalogue_uri=result.catalogue_uri)
         return result
 
@@ -80,7 +82,7 @@ class Stages:
         from boneseg.dataset.prepare import prepare
 
         catalogue = _given(catalogue_uri or self.latest.catalogue_uri, "catalogue", "boneseg pull")
-        result = prepare(self.workspace, catalogue, self.settings.prepare)
+        result = prepare(self.workspace, catalogue, self.settings.prepare, self.settings.scheme)
         self._remember(dataset_uri=result.dataset_uri)
         return result
 

@@ -5,7 +5,7 @@ from typing import Any
 from kfp import kubernetes
 from kfp.dsl.pipeline_channel import PipelineChannel
 
-from boneseg.steps import RUN_VARIABLE
+from boneseg.pipeline_step import RUN_VARIABLE
 
 STORE_SECRET = "boneseg-store"
 """Kubernetes Secret with the credentials; made by hand or by the chart's user, never from a values file."""
@@ -34,7 +34,7 @@ ACCELERATOR = "nvidia.com/gpu"
 def connect(task: Any, cached: bool = True) -> Any:
     """Give a step its credentials, addresses and a scratch folder; let it be tried again after a lost node.
 
-    A step that failed by its own input ends at once when it is tried again: see ``boneseg.steps``.
+    A step that failed by its own input ends at once when it is tried again: see ``boneseg.pipeline_step``.
     """
     kubernetes.use_secret_as_env(task, STORE_SECRET, {key: key for key in SECRETS}, optional=True)
     kubernetes.use_config_map_as_env(task, ENVIRONMENT_CONFIG, {key: key for key in ADDRESSES}, optional=True)

@@ -15,6 +15,7 @@ from pipelines.steps import prepare_data, pull_data, train_and_publish
 def retraining(
     endpoint: str = "",
     bucket: str = "boneseg",
+    scheme: str = "",
     model_name: str = "bone",
     min_gain: float = 0.0,
     tracking_uri: str = "",
@@ -28,8 +29,9 @@ def retraining(
     Args:
         endpoint: URL of the S3 endpoint, such as https://s3.example.org. Empty: the environment's.
         bucket: Bucket that holds the CT series and everything made from them.
+        scheme: Which bones to tell apart: bone, pelvis, skeleton, or a scheme of your own as JSON. Empty: bone.
         model_name: Name of the model in the registry.
-        min_gain: How much the mean bone Dice must rise above the champion's before the model is promoted.
+        min_gain: How much the mean Dice of all bones must rise above the champion's before the model is promoted.
         tracking_uri: MLflow tracking URI. Empty: the environment's, or the embedded registry.
         overrides: The settings that proved best, as a list such as ["model.encoder=resnet50", "train.epochs=60"].
         cpu: Processors of each heavy step, such as 8 or 500m.
@@ -39,6 +41,7 @@ def retraining(
     settings = configure(
         endpoint=endpoint,
         bucket=bucket,
+        scheme=scheme,
         model_name=model_name,
         min_gain=min_gain,
         tracking_uri=tracking_uri,

@@ -18,6 +18,7 @@ def training(
     endpoint: str = "",
     bucket: str = "boneseg",
     recipe: str = "boneseg",
+    scheme: str = "",
     weights: str = "",
     architecture: str = "",
     encoder: str = "",
@@ -43,6 +44,7 @@ def training(
         endpoint: URL of the S3 endpoint, such as https://s3.example.org. Empty: the environment's.
         bucket: Bucket that holds the CT series and everything made from them.
         recipe: Settings the run starts from: boneseg, paper or paper-tf-keras. Empty fields and 0 below follow it.
+        scheme: Which bones to tell apart: bone, pelvis, skeleton, or a scheme of your own as JSON. Empty: bone.
         weights: What the encoder starts from: none = random numbers, or imagenet. Empty: as the recipe (boneseg: none).
         architecture: Network, such as unet, fpn, deeplabv3plus or unetplusplus. Empty: as the recipe (boneseg: unet).
         encoder: Encoder, such as resnet18, resnet50 or mobilenet_v2. Empty: as the recipe (boneseg: resnet18).
@@ -54,7 +56,7 @@ def training(
         workers: Processes that train together, one GPU each where there are GPUs. 0: as the recipe (boneseg: 1).
         trials: Trials of a sweep over networks and training settings before the training. 0: no sweep.
         model_name: Name of the model in the registry.
-        min_gain: How much the mean bone Dice must rise above the champion's before the model is promoted.
+        min_gain: How much the mean Dice of all bones must rise above the champion's before the model is promoted.
         tracking_uri: MLflow tracking URI. Empty: the environment's, or the embedded registry.
         overrides: Any other settings, such as ["train.crop=128", "store.raw_prefix=raw/"]; they win over fields.
         cpu: Processors of each heavy step, such as 8 or 500m.
@@ -66,6 +68,7 @@ def training(
         endpoint=endpoint,
         bucket=bucket,
         recipe=recipe,
+        scheme=scheme,
         weights=weights,
         architecture=architecture,
         encoder=encoder,

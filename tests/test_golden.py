@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from boneseg.dataset.making import shard_name
+from boneseg.dataset.make_shards import shard_name
 from boneseg.dataset.manifest import Dataset, ShardRecord
 from boneseg.dataset.splits import SplitState
 from boneseg.evaluate.records import EvaluationResult, Measurement

@@ -12,7 +12,7 @@ import SimpleITK
 
 from boneseg.errors import SeriesError
 from boneseg.geometry import Geometry, axial, to_axial
-from boneseg.nifti import is_nifti, read_geometry, read_header, read_pieces, read_volume, write_volume
+from boneseg.nifti import is_nifti, read_header, read_pieces, read_volume, write_volume
 
 SHAPE = (3, 4, 5)
 
@@ -35,7 +35,7 @@ def test_volume_comes_back(tmp_path: Path, voxels: np.ndarray, name: str) -> Non
     back, geometry = read_volume(tmp_path / name)
     assert back.dtype == np.int16
     assert np.array_equal(back, voxels)
-    assert geometry == tilted() == read_geometry(tmp_path / name)
+    assert geometry == tilted() == read_header(tmp_path / name).geometry
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
@@ -112,7 +112,7 @@ def test_cut_file_is_named_but_tells_its_place(tmp_path: Path, name: str) -> Non
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(SeriesError, match=r"x\.nii.*damaged or cut short"):
         read_volume(path)
-    assert read_geometry(path).shape == noise.shape
+    assert read_header(path).geometry.shape == noise.shape
     pieces = read_pieces(path, read_header(path))
     assert np.array_equal(next(pieces).values, noise[0])  # enough to tell that it was CT
     with pytest.raises(SeriesError, match="damaged or cut short"):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from boneseg.errors import SeriesError
-from boneseg.nifti import is_nifti, read_geometry, read_header, read_volume
+from boneseg.nifti import is_nifti, read_header, read_volume
 
 SHAPE = (6, 5, 4)
 FIELDS = {  # name -> place and kind in a NIfTI-1 header
@@ -60,7 +60,7 @@ def write(path: Path, place: np.ndarray | None = None, sform: int = 1, qform: in
 
 def ras(path: Path) -> np.ndarray:
     """Return the place that we read as NIfTI writes it."""
-    lps = read_geometry(path).affine[:, [2, 1, 0, 3]]
+    lps = read_header(path).geometry.affine[:, [2, 1, 0, 3]]
     return np.diag([-1, -1, 1, 1]) @ lps
 
 
@@ -152,7 +152,7 @@ def test_axes_in_one_plane_are_no_volume(tmp_path: Path) -> None:
     flat = np.diag([1.0, 1.0, 1.0, 1.0])
     flat[:3, 1] = (0.999, 0.04, 0)
     with pytest.raises(SeriesError, match="do not span a volume"):
-        read_geometry(write(tmp_path / "x.nii", flat, qform=0))
+        read_header(write(tmp_path / "x.nii", flat, qform=0))
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_no_file_and_an_empty_file_give_the_defaults(tmp_path: Path) -> None:
     ("overrides", "told"),
     [
         (("train.epoch=3",), r"train.epoch = 3: unknown key; known are epochs, "),
-        (("trains.epochs=3",), r"trains = .*unknown key; known are name, store"),
+        (("trains.epochs=3",), r"trains = .*unknown key; known are name, scheme, store"),
         (("train.epochs=0",), r"train.epochs = 0: .*greater than or equal to 1"),
         (("store.bucket=Hospital-A",), r"store.bucket = 'Hospital-A': .*small letters"),
         (("publish.model_name=a/b",), r"publish.model_name = 'a/b': .*no spaces"),
@@ -111,3 +111,38 @@ def test_package_is_light_to_import() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_scheme_is_given_by_name_or_as_a_file_and_goes_along_whole(tmp_path: Path) -> None:
+    assert load_settings().scheme.names == ("background", "patient outline", "bone")
+    pelvis = load_settings(overrides=("scheme=pelvis",))
+    assert pelvis.model_dump(mode="json")["scheme"] == "pelvis"
+    assert parse_settings(pelvis.model_dump_json()) == pelvis
+    file = tmp_path / "mine.yaml"
+    file.write_text("name: mine\nclasses: [{name: air, role: background}, {name: ulna, role: bone, values: [3]}]\n")
+    mine = load_settings(overrides=(f"scheme={file}",))
+    assert mine.scheme.names == ("air", "ulna")
+    file.unlink()
+    assert parse_settings(mine.model_dump_json()) == mine
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (("scheme=pelvi",), r"scheme = 'pelvi': .*no scheme of this name; known are bone, pelvis, skeleton"),
+        (("scheme=no/such.yaml",), r"no/such.yaml: cannot read the file"),
+        (("prepare.label_map={3: 7}",), r"leads to class 7; classes of scheme bone are 0 background"),
+        (
+            ("scheme=pelvis", "prepare.label_map={3: femur}"),
+            r"leads to class femur; classes of scheme pelvis are .* 4 femur left",
+        ),
+    ],
+)
+def test_a_scheme_or_class_that_is_not_there_is_named(overrides: tuple[str, ...], told: str) -> None:
+    with pytest.raises(SettingsError, match=told):
+        load_settings(overrides=overrides)
+
+
+def test_classes_of_a_label_map_go_by_name_or_value() -> None:
+    settings = load_settings(overrides=("scheme=pelvis", "prepare.label_map={10: Femur L, 20: 5, others: background}"))
+    assert settings.prepare.class_of(settings.scheme) == {10: 4, 20: 5, "others": 0}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from boneseg.scheme import CLASSES
+import numpy as np
+
+from boneseg.scheme import BONE_SCHEME, Labelling, LabelScheme
 from boneseg.settings.schema import Split
 from boneseg.storage.catalogue import GeometryRecord, ObjectRef, Problem
 from boneseg.storage.hashing import combine
@@ -23,8 +25,8 @@ class ShardRecord(Record):
     study: str
     geometry: GeometryRecord
     hu_range: tuple[int, int]
-    class_counts: tuple[tuple[int, int, int], ...]
-    """Pixels of each class, one row a slice."""
+    class_counts: tuple[tuple[int, ...], ...]
+    """Pixels of each label value, one row a slice."""
     outline_computed: bool
     """Whether the patient outline was computed here because the label held only bone."""
     pixel_hash: str
@@ -40,6 +42,15 @@ class ShardRecord(Record):
     asked: Split | None = None
     pixels: str = ""
     links: tuple[str, ...] = ()
+    sets: tuple[tuple[int, ...], ...] = ()
+    """What label values above the classes stand for: see ``scheme.labelling``."""
+
+    def counts_in(self, labelling: Labelling) -> tuple[tuple[int, ...], ...]:
+        """Return ``class_counts`` by the values of a labelling that has all sets of this one."""
+        places = Labelling(labelling.scheme, self.sets).table_to(labelling)
+        rows = np.zeros((len(self.class_counts), labelling.size), dtype=np.int64)
+        rows[:, places] = self.class_counts
+        return tuple(tuple(row) for row in rows.tolist())
 
 
 class DatasetEntry(Record):
@@ -57,22 +68,39 @@ class Dataset(Record):
     """Hash of the test part alone: two models with the same one are comparable."""
     fingerprint: str
     """Of the catalogue it was made from."""
-    classes: tuple[str, ...] = CLASSES
+    scheme: LabelScheme = BONE_SCHEME
+    """What the values of the labels mean."""
     entries: tuple[DatasetEntry, ...]
     problems: tuple[Problem, ...]
 
     @staticmethod
-    def made_of(fingerprint: str, entries: tuple[DatasetEntry, ...], problems: tuple[Problem, ...]) -> Dataset:
+    def made_of(
+        fingerprint: str,
+        entries: tuple[DatasetEntry, ...],
+        problems: tuple[Problem, ...],
+        scheme: LabelScheme = BONE_SCHEME,
+    ) -> Dataset:
         """Name a dataset by what it holds."""
-        dataset_hash, test_hash = _hashes(CLASSES, entries)
+        dataset_hash, test_hash = _hashes(scheme, entries)
         return Dataset(
-            dataset_hash=dataset_hash, test_hash=test_hash, fingerprint=fingerprint, entries=entries, problems=problems
+            dataset_hash=dataset_hash,
+            test_hash=test_hash,
+            fingerprint=fingerprint,
+            scheme=scheme,
+            entries=entries,
+            problems=problems,
         )
 
     @property
     def is_as_named(self) -> bool:
         """Whether both hashes are those of the content."""
-        return _hashes(self.classes, self.entries) == (self.dataset_hash, self.test_hash)
+        return _hashes(self.scheme, self.entries) == (self.dataset_hash, self.test_hash)
+
+    @property
+    def labelling(self) -> Labelling:
+        """The scheme, and all sets of classes that labels of the dataset use."""
+        own = (Labelling(self.scheme, entry.shard.sets) for entry in self.entries)
+        return Labelling(self.scheme).joined(*own)
 
     def of(self, split: Split) -> tuple[ShardRecord, ...]:
         """Return the shards of one split."""
@@ -85,7 +113,7 @@ class Dataset(Record):
         return any(record.shard in trained for record in self.of(Split.VALIDATION))
 
 
-def _hashes(classes: tuple[str, ...], entries: tuple[DatasetEntry, ...]) -> tuple[str, str]:
+def _hashes(scheme: LabelScheme, entries: tuple[DatasetEntry, ...]) -> tuple[str, str]:
     members = sorted(f"{entry.split} {entry.shard.shard}" for entry in entries)
     tested = [member for member in members if member.startswith(Split.TEST)]
-    return combine([*classes, *members]), combine([*classes, *tested])
+    return combine([*scheme.naming, *members]), combine([*scheme.naming, *tested])

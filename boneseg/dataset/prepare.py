@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
-from boneseg.cells import csv_text
-from boneseg.dataset.making import Prepared, Task, make_shards, shard_name
+from boneseg.dataset.make_shards import Prepared, Task, make_shards, shard_name
 from boneseg.dataset.manifest import Dataset, DatasetEntry, ShardRecord
 from boneseg.dataset.shards import find_shard
 from boneseg.dataset.splits import Assignment, decide_splits, group_people
@@ -19,11 +18,12 @@ from boneseg.ingest.concealed import with_file_tokens
 from boneseg.ingest.known import KnownObjects
 from boneseg.ingest.patient_table import carry_overrides, check_table, load_table
 from boneseg.ingest.patients import with_table
-from boneseg.scheme import CLASSES
+from boneseg.safe_csv import csv_text
+from boneseg.scheme import BONE_SCHEME, Labelling, LabelScheme
 from boneseg.settings.schema import PrepareSettings, Split
 from boneseg.storage import layout
 from boneseg.storage.catalogue import Catalogue, ObjectRef, Problem, SeriesRow, patients_sentence
-from boneseg.storage.names import TOKEN, Names, load_names, restore, save_names
+from boneseg.storage.pseudonyms import TOKEN, Names, load_names, restore, save_names
 from boneseg.storage.records import Record
 from boneseg.storage.workspace import Workspace
 
@@ -55,7 +55,9 @@ class PrepareResult(Record):
     """How patients were told apart, in a sentence."""
 
 
-def prepare(workspace: Workspace, catalogue_uri: str, settings: PrepareSettings) -> PrepareResult:
+def prepare(
+    workspace: Workspace, catalogue_uri: str, settings: PrepareSettings, scheme: LabelScheme = BONE_SCHEME
+) -> PrepareResult:
     """Make a dataset of all labelled series of a catalogue.
 
     A series whose shard is in the bucket is not read again. What cannot be used is left out and named, with its
@@ -65,6 +67,7 @@ def prepare(workspace: Workspace, catalogue_uri: str, settings: PrepareSettings)
         workspace: bucket and local folder.
         catalogue_uri: from ``pull``.
         settings: label map, tolerances, splits, parallelism.
+        scheme: the classes; goes into the dataset.
 
     Raises:
         DataError: no series can be used, or the splits contradict each other; see ``splits.assign``.
@@ -75,9 +78,9 @@ def prepare(workspace: Workspace, catalogue_uri: str, settings: PrepareSettings)
     state = KnownObjects(workspace.store, workspace.private, workspace.patient_secret())
     catalogue = _with_overrides(workspace, _load_catalogue(workspace, catalogue_uri), settings.splits.override, state)
     labelled = [row for row in catalogue.series if row.label is not None]
-    ready = _find_shards(workspace, labelled, settings)
+    ready = _find_shards(workspace, labelled, settings, scheme)
     missing = [row for row, record in zip(labelled, ready, strict=True) if record is None]
-    made = list(make_shards(workspace, _tasks(workspace, missing, names, state), settings))
+    made = list(make_shards(workspace, _tasks(workspace, missing, names, state), settings, scheme))
     given = dict(pair for item in made for pair in item.names.items())
     save_names(workspace.store, workspace.private, given | _mentioned(made, names))
     records = _in_order(
@@ -90,7 +93,7 @@ def prepare(workspace: Workspace, catalogue_uri: str, settings: PrepareSettings)
     assignment = decide_splits(workspace.store, records, settings.splits)
     entries, notes = _entries(records, assignment)
     fingerprint = PurePosixPath(catalogue_uri).stem
-    dataset = Dataset.made_of(fingerprint, entries, (*problems, *notes))
+    dataset = Dataset.made_of(fingerprint, entries, (*problems, *notes), scheme)
     uri = _write(workspace, dataset)
     count = sum(item.record is not None for item in made)
     return _result(dataset, uri, made=count, reused=len(records) - count)
@@ -124,10 +127,10 @@ def _with_overrides(workspace: Workspace, catalogue: Catalogue, path: Path | Non
 
 
 def _find_shards(
-    workspace: Workspace, rows: Sequence[SeriesRow], settings: PrepareSettings
+    workspace: Workspace, rows: Sequence[SeriesRow], settings: PrepareSettings, scheme: LabelScheme
 ) -> list[ShardRecord | None]:
     def find(row: SeriesRow) -> ShardRecord | None:
-        record = find_shard(workspace, shard_name(row, settings))
+        record = find_shard(workspace, shard_name(row, settings, scheme))
         # The same series may lie in another folder by now, or belong to a patient whose number was corrected.
         identity = {name: getattr(row, name) for name in _IDENTITY}
         return None if record is None else record.model_copy(update=identity)
@@ -182,7 +185,7 @@ def _nothing_usable(catalogue: Catalogue, labelled: Sequence[SeriesRow], made: S
         found = "; ".join(f"{problem.source}: {problem.reason}" for problem in catalogue.problems[:SHOWN_REASONS])
         return f"the bucket holds no usable CT series ({found or 'it is empty below store.raw_prefix'}); add series"
     if not labelled:
-        return f"none of {len(catalogue.series)} series has a label; put a NIfTI or DICOM SEG label beside each"
+        return f"none of {len(catalogue.series)} series has a label; put a NIfTI, DICOM SEG or RTSTRUCT beside each"
     refused = sorted(made, key=lambda item: item.row.source)
     reasons = "; ".join(f"{item.row.source}: {item.reason}" for item in refused[:SHOWN_REASONS])
     more = f" (and {len(made) - SHOWN_REASONS} more)" if len(made) > SHOWN_REASONS else ""
@@ -215,13 +218,19 @@ def _entries(records: Sequence[ShardRecord], assignment: Assignment) -> tuple[tu
     return tuple(sorted(entries, key=lambda entry: entry.split)), notes
 
 
+def _value_names(labelling: Labelling) -> list[str]:
+    names = labelling.scheme.names
+    return [*names, *(" or ".join(names[value] for value in classes) for classes in labelling.sets)]
+
+
 def _write(workspace: Workspace, dataset: Dataset) -> str:
     """Write the tables, then the record that makes the dataset count as there."""
-    index = [("split", "shard", "source", "slice", *CLASSES)]
+    labelling = dataset.labelling
+    index = [("split", "shard", "source", "slice", *_value_names(labelling))]
     for entry in dataset.entries:
         index += [
-            (entry.split.value, entry.shard.shard, entry.shard.source, str(number), *map(str, counts))  # type: ignore[misc]
-            for number, counts in enumerate(entry.shard.class_counts)
+            (entry.split.value, entry.shard.shard, entry.shard.source, str(number), *map(str, counts))
+            for number, counts in enumerate(entry.shard.counts_in(labelling))
         ]
     quality = [("source", "reason", "fatal")]
     quality += [(problem.source, problem.reason, str(problem.fatal).lower()) for problem in dataset.problems]

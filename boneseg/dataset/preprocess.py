@@ -2,31 +2,12 @@
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from boneseg.hu import normalise
+from boneseg.opencv import cv2
 from boneseg.settings.schema import PreprocessSettings
-
-# Batches are made by threads of ours, series by processes of ours; OpenCV's own threads would only fight with them.
-cv2.setNumThreads(0)
-
-
-def normalise(hu: NDArray[np.int16] | NDArray[np.float32], settings: PreprocessSettings) -> NDArray[np.float32]:
-    """Map HU to 0..1: the window's lower end becomes 0, its upper end 1, what lies outside is clipped.
-
-    Args:
-        hu: any shape.
-        settings: the window.
-
-    Returns:
-        Same shape, float32.
-    """
-    low, high = settings.window
-    out = hu.astype(np.float32)
-    np.subtract(out, np.float32(low), out=out)
-    np.multiply(out, np.float32(1.0 / (high - low)), out=out)
-    return np.clip(out, 0.0, 1.0, out=out)
 
 
 def network_size(size: tuple[int, int], spacing: tuple[float, float], settings: PreprocessSettings) -> tuple[int, int]:
@@ -84,7 +65,7 @@ def to_network(
     Returns:
         (slices, h, w) float32 within 0..1; h and w as ``network_size`` says.
     """
-    return normalise(resample(hu, spacing, settings), settings)
+    return normalise(resample(hu, spacing, settings), settings.window)
 
 
 def images_of(

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from boneseg.dataset.manifest import Dataset, ShardRecord
 from boneseg.errors import DataError, RecordError, StoreError
 from boneseg.geometry import Geometry
-from boneseg.scheme import CLASSES
+from boneseg.scheme import Labelling
 from boneseg.storage import layout
 from boneseg.storage.cache import Cache
 from boneseg.storage.catalogue import GeometryRecord, ObjectRef, SeriesRow
 from boneseg.storage.hashing import sha256_array
-from boneseg.storage.intact import differs, is_intact
+from boneseg.storage.integrity import differs, is_intact
 from boneseg.storage.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Shard:
     image: NDArray[np.int16]
     """HU as (slice, row, column), axial order."""
     label: NDArray[np.uint8]
-    """Classes, same shape."""
+    """Label values, same shape."""
 
 
 def save_shard(
@@ -48,6 +48,7 @@ def save_shard(
     geometry: Geometry,
     outline_computed: bool = False,
     warnings: tuple[str, ...] = (),
+    labelling: Labelling | None = None,
 ) -> ShardRecord:
     """Put a prepared series into the bucket; it counts as there once ``shard.json`` is.
 
@@ -56,11 +57,13 @@ def save_shard(
         shard: name of the shard.
         row: the series it was made from.
         hu: (slice, row, column) in axial order.
-        label: classes, same shape.
+        label: values, same shape.
         geometry: of both.
         outline_computed: whether the outline is ours.
         warnings: what is odd about the series.
+        labelling: what the values mean; none = the three classes.
     """
+    labelling = labelling or Labelling()
     image_ref = _put(workspace, layout.shard(shard, IMAGE_FILE), hu)
     label_ref = _put(workspace, layout.shard(shard, LABEL_FILE), label)
     record = ShardRecord(
@@ -71,7 +74,7 @@ def save_shard(
         study=row.study,
         geometry=GeometryRecord.of(geometry),
         hu_range=(int(hu.min()), int(hu.max())),
-        class_counts=count_classes(label),
+        class_counts=count_values(label, labelling.size),
         outline_computed=outline_computed,
         pixel_hash=sha256_array(hu),
         image=image_ref,
@@ -81,6 +84,7 @@ def save_shard(
         asked=row.asked,
         pixels=row.pixels,
         links=row.links,
+        sets=labelling.sets,
     )
     workspace.store.write(layout.shard(shard, RECORD_FILE), record.to_json(), "application/json")
     return record
@@ -172,10 +176,9 @@ def load_dataset(workspace: Workspace, dataset_uri: str) -> Dataset:
     return dataset
 
 
-def count_classes(label: NDArray[np.uint8]) -> tuple[tuple[int, int, int], ...]:
-    """Count the pixels of each class, one row a slice."""
-    rows = [np.bincount(plane.ravel(), minlength=len(CLASSES)) for plane in label]
-    return tuple((int(row[0]), int(row[1]), int(row[2])) for row in rows)
+def count_values(label: NDArray[np.uint8], size: int) -> tuple[tuple[int, ...], ...]:
+    """Count the pixels of each value below ``size``, one row a slice."""
+    return tuple(tuple(np.bincount(plane.ravel(), minlength=size).tolist()) for plane in label)
 
 
 def _write(array: NDArray[np.generic], path: Path) -> None:

@@ -18,21 +18,21 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset as TorchDataset
 
-from boneseg.dataset.augment import build_recipe
-from boneseg.dataset.augment_recipe import Recipe
+from boneseg.augment.base import Augmentation
+from boneseg.augment.build import build_augmentation
 from boneseg.dataset.manifest import ShardRecord
-from boneseg.dataset.preprocess import context, labels_to_network, normalise, resample
+from boneseg.dataset.preprocess import context, labels_to_network, resample
 from boneseg.dataset.shards import Shard, open_shard
 from boneseg.errors import DataError
 from boneseg.geometry import Scalar
-from boneseg.scheme import BONE
+from boneseg.hu import AIR_HU, normalise
+from boneseg.scheme import Labelling
+from boneseg.scheme.labelling import Table, take
 from boneseg.settings.schema import PreprocessSettings, TrainSettings
 from boneseg.storage.workspace import Workspace
 
 OPEN_SHARDS = 128
 """Memory-mapped shards at a time; each holds two file descriptors."""
-AIR = -1024
-"""HU outside a slice."""
 
 T = TypeVar("T")
 Plane = NDArray[np.float32]
@@ -45,7 +45,7 @@ class Batch(NamedTuple):
     image: torch.Tensor
     """(N, slices, H, W) float32 within 0..1; the middle one is the slice that is labelled."""
     label: torch.Tensor
-    """(N, H, W) uint8 classes; a loss wants ``.long()``, best after moving to the device."""
+    """(N, H, W) uint8 label values; a loss wants ``.long()``, best after moving to the device."""
 
 
 class Planes(NamedTuple):
@@ -66,19 +66,28 @@ class SliceDataset(TorchDataset[tuple[Plane, Mask]]):
         workspace: where the shards are.
         records: the shards.
         preprocess: window and spacing.
+        labelling: the values of the labels that come out; it has all sets of the shards.
     """
 
-    def __init__(self, workspace: Workspace, records: Sequence[ShardRecord], preprocess: PreprocessSettings) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        records: Sequence[ShardRecord],
+        preprocess: PreprocessSettings,
+        labelling: Labelling | None = None,
+    ) -> None:
         if not records:
             raise DataError("this split has no series; add patients, or change prepare.splits")
         self.records = tuple(records)
         self.preprocess = preprocess
+        self.labelling = labelling or Labelling()
+        self._tables = [self._table(record) for record in self.records]
         self._workspace = workspace
         self._open = lru_cache(maxsize=OPEN_SHARDS)(self._open_shard)
         counts = np.array([len(record.class_counts) for record in self.records])
         self.shard_of = np.repeat(np.arange(len(counts)), counts)
         self.slice_of = np.concatenate([np.arange(count) for count in counts])
-        self.bone_pixels = np.concatenate([np.array(record.class_counts)[:, BONE] for record in self.records])
+        self.bone_pixels = np.concatenate([self._bone_pixels(record) for record in self.records])
 
     def __len__(self) -> int:
         return len(self.shard_of)
@@ -86,7 +95,7 @@ class SliceDataset(TorchDataset[tuple[Plane, Mask]]):
     def __getitem__(self, index: int) -> tuple[Plane, Mask]:
         """Return a slice with its neighbours, (slices, h, w) within 0..1, and its label (h, w)."""
         planes = self.planes(index)
-        return normalise(planes.hu, self.preprocess), planes.label
+        return normalise(planes.hu, self.preprocess.window), planes.label
 
     def planes(self, index: int, slab_mm: float = 0.0) -> Planes:
         """Return a slice with its neighbours in HU.
@@ -103,12 +112,24 @@ class SliceDataset(TorchDataset[tuple[Plane, Mask]]):
         slabs = (shard.image[max(0, centre - beside) : centre + beside + 1] for centre in centres)
         hu = np.stack([slab[0] if len(slab) == 1 else slab.mean(axis=0, dtype=np.float32) for slab in slabs])
         label = labels_to_network(shard.label[position : position + 1], spacing[1:], self.preprocess)[0]
+        table = self._tables[int(self.shard_of[index])]
+        if table is not None:
+            label = take(table, label)
         area = spacing[1] * hu.shape[1] * spacing[2] * hu.shape[2] / label.size
         return Planes(resample(hu, spacing[1:], self.preprocess), np.asarray(label), math.sqrt(area))
 
-    def __reduce__(self) -> tuple[type[SliceDataset], tuple[Workspace, tuple[ShardRecord, ...], PreprocessSettings]]:
+    def __reduce__(self) -> tuple[type[SliceDataset], tuple[object, ...]]:
         # Open files do not cross a process border.
-        return SliceDataset, (self._workspace, self.records, self.preprocess)
+        return SliceDataset, (self._workspace, self.records, self.preprocess, self.labelling)
+
+    def _table(self, record: ShardRecord) -> Table | None:
+        """Return the table from a shard's own values to ours, where they differ."""
+        own = Labelling(self.labelling.scheme, record.sets)
+        return None if own.sets == self.labelling.sets[: len(own.sets)] else own.table_to(self.labelling)
+
+    def _bone_pixels(self, record: ShardRecord) -> NDArray[np.int64]:
+        counts = np.array(record.counts_in(self.labelling), dtype=np.int64)
+        return np.asarray(counts[:, self.labelling.bony].sum(axis=1))
 
     def _open_shard(self, number: int) -> Shard:
         return open_shard(self._workspace, self.records[number])
@@ -132,6 +153,7 @@ class TrainingBatches:
         self.settings = settings
         self.rank = rank
         self.world = world
+        self._is_bone = np.isin(np.arange(slices.labelling.size), slices.labelling.bony)
         self._bony = np.flatnonzero(slices.bone_pixels)
         self._local = threading.local()
 
@@ -168,13 +190,13 @@ class TrainingBatches:
         Returns:
             Image (slices, crop, crop) and label (crop, crop).
         """
-        recipe = self._recipe()
+        augmentation = self._augmentation()
         rng = np.random.default_rng((self.settings.seed, epoch, index))
-        hu, label, pixel_mm = self.slices.planes(slice_index, recipe.slab_mm(rng))
+        hu, label, pixel_mm = self.slices.planes(slice_index, augmentation.slab_mm(rng))
         centre = self._centre(label, near_bone, rng)
-        corner = (centre[0] - recipe.window // 2, centre[1] - recipe.window // 2)
-        size = (recipe.window, recipe.window)
-        return recipe(cut(hu, corner, size, AIR), cut(label, corner, size), pixel_mm, int(rng.integers(2**31)))
+        corner = (centre[0] - augmentation.window // 2, centre[1] - augmentation.window // 2)
+        size = (augmentation.window, augmentation.window)
+        return augmentation(cut(hu, corner, size, AIR_HU), cut(label, corner, size), pixel_mm, int(rng.integers(2**31)))
 
     def _plan(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Choose a slice for each crop of an epoch.
@@ -194,19 +216,21 @@ class TrainingBatches:
     def _centre(self, label: Mask, near_bone: bool, rng: np.random.Generator) -> tuple[int, int]:
         crop = self.settings.crop
         if near_bone:
-            rows, columns = np.nonzero(label == BONE)
+            rows, columns = np.nonzero(self._is_bone[label])
             if len(rows):
                 pick = int(rng.integers(len(rows)))
                 jitter = rng.integers(-crop // 4, crop // 4 + 1, size=2)
                 return _inside(int(rows[pick] + jitter[0]), int(columns[pick] + jitter[1]), label.shape, crop)
         return _inside(int(rng.integers(label.shape[0])), int(rng.integers(label.shape[1])), label.shape, crop)
 
-    def _recipe(self) -> Recipe:
+    def _augmentation(self) -> Augmentation:
         # Augmentation holds random state, so each thread has its own.
-        if not hasattr(self._local, "recipe"):
-            self._local.recipe = build_recipe(self.settings.augmentation, self.settings.crop, self.slices.preprocess)
-        recipe: Recipe = self._local.recipe
-        return recipe
+        if not hasattr(self._local, "augmentation"):
+            self._local.augmentation = build_augmentation(
+                self.settings.augmentation, self.settings.crop, self.slices.preprocess, self.slices.labelling
+            )
+        augmentation: Augmentation = self._local.augmentation
+        return augmentation
 
 
 class ValidationBatches:

@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import DSfloat
 
+from boneseg.atomic_write import atomic_write
 from boneseg.dicom.header import CT_IMAGE
 from boneseg.geometry import Geometry
 
@@ -115,9 +116,8 @@ def _save(data: Dataset, path: Path, transfer_syntax: UID) -> None:
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if transfer_syntax.is_compressed else transfer_syntax
     if transfer_syntax.is_compressed:
         data.compress(transfer_syntax, generate_instance_uid=False)
-    partial = path.with_name(f".{path.name}.partial")
-    data.save_as(partial, enforce_file_format=True)
-    partial.replace(path)
+    with atomic_write(path, sole_writer=True) as partial:
+        data.save_as(partial, enforce_file_format=True)
 
 
 def _decimals(values: Sequence[float]) -> list[DSfloat]:

@@ -29,10 +29,10 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from boneseg.budget import check_read, claim
 from boneseg.dicom.damage import ITEM, LONG_VR, PIXELS, UNDEFINED, fault_in, fragments_fault
 from boneseg.dicom.tags import numbered
 from boneseg.errors import SeriesError
+from boneseg.memory_budget import check_read, claim
 
 # Real files break value rules in harmless ways; pydicom's warnings would print their UIDs and names into a log.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE

@@ -20,6 +20,7 @@ __all__ = [
     "CT_IMAGE",
     "SECONDARY_CAPTURES",
     "SEGMENTATIONS",
+    "STRUCTURE_SETS",
     "SliceHeader",
     "StoredPixels",
     "read_frames",
@@ -31,6 +32,8 @@ CT_CLASSES = (CT_IMAGE, f"{CT_IMAGE}.1", f"{CT_IMAGE}.2")
 """CT, Enhanced CT and Legacy Converted Enhanced CT Image Storage."""
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 """Segmentation Storage and Label Map Segmentation Storage."""
+STRUCTURE_SETS = "1.2.840.10008.5.1.4.1.1.481.3"
+"""RT Structure Set Storage."""
 SECONDARY_CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
 """Secondary Capture Image Storage; its multi-frame kinds start with it."""
 
@@ -152,6 +155,11 @@ class SliceHeader:
     def is_seg(self) -> bool:
         """Whether the file is a DICOM SEG."""
         return self.sop_class in SEGMENTATIONS
+
+    @property
+    def is_rtstruct(self) -> bool:
+        """Whether the file is a DICOM RTSTRUCT."""
+        return self.sop_class == STRUCTURE_SETS or self.modality == "RTSTRUCT"
 
 
 def read_header(path: Path) -> SliceHeader | None:

@@ -12,16 +12,14 @@ from numpy.typing import NDArray
 from pydicom.pixels.processing import apply_modality_lut
 from scipy import ndimage
 
-from boneseg.budget import claim
 from boneseg.dicom.decode import decoded
 from boneseg.dicom.file import broken, inflated
 from boneseg.dicom.header import SliceHeader, StoredPixels
 from boneseg.errors import SeriesError
+from boneseg.hu import AIR_HU, to_hu
+from boneseg.memory_budget import claim
 
-AIR_HU = -1024
-"""Lowest HU that is kept. What lies outside the scanner's field of view becomes air, whatever its padding value was."""
 WINDOWED = "8-bit grey values, as of a picture with a window applied, are not HU; export the original CT series"
-_HIGHEST_HU = 32767
 _BYTES_A_PIXEL = 24
 """What a pixel takes at most on its way: stored, as 64-bit numbers, and as HU, some of them twice."""
 _GREY = ("", "MONOCHROME1", "MONOCHROME2")
@@ -204,17 +202,11 @@ def _jumps(one: NDArray[np.integer], other: NDArray[np.integer], measured: NDArr
 
 
 def _to_hu(path: Path, header: SliceHeader, pixels: StoredPixels, raw: NDArray[np.integer]) -> NDArray[np.int16]:
-    if pixels.lookup:
-        hu = _looked_up(path, raw)
-    elif header.slope == 1 and header.intercept.is_integer():
-        hu = np.add(raw, int(header.intercept), dtype=np.int32 if raw.dtype.itemsize < 4 else np.int64)
-    else:
-        hu = np.rint(raw * header.slope + header.intercept)
-    np.clip(hu, AIR_HU, _HIGHEST_HU, out=hu)
+    hu = to_hu(_looked_up(path, raw)) if pixels.lookup else to_hu(raw, header.slope, header.intercept)
     if pixels.padding is not None:
         padding = _padding(header, pixels, raw)
         hu[padding if (hu[padding] == AIR_HU).all() else _outside(padding)] = AIR_HU
-    return hu.astype(np.int16)
+    return hu
 
 
 def _outside(padding: NDArray[np.bool_]) -> NDArray[np.bool_]:

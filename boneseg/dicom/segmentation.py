@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from boneseg.budget import check_volume, claim
 from boneseg.dicom.decode import decoded
 from boneseg.dicom.file import broken, inflated
 from boneseg.dicom.segmentation_frames import LABELMAP, SegHeader, read_seg_header
 from boneseg.errors import LabelError, SeriesError
 from boneseg.geometry import Geometry
+from boneseg.memory_budget import check_volume, claim
 
 _BYTES_A_PIXEL = 8
 """What a pixel of a frame takes at most on its way."""

@@ -18,12 +18,14 @@ class References:
         series: SeriesInstanceUID of the series that it was drawn on; empty where it names several and its images do
             not tell which.
         images: SOPInstanceUIDs of the source images, each once, in the order of the file.
+        listed: SOPInstanceUIDs of all images of that series that the file names, drawn on or not.
         frame_of_reference: FrameOfReferenceUID that the frames lie in.
         study: StudyInstanceUID that the SEG is part of.
     """
 
     series: str = ""
     images: tuple[str, ...] = ()
+    listed: tuple[str, ...] = ()
     frame_of_reference: str = ""
     study: str = ""
 
@@ -36,9 +38,11 @@ def references_of(data: Dataset) -> References:
     # Several series stand there where a file was made from a PET and a CT; the frames say which it was drawn on.
     drawn_on = [uid for uid, images in named.items() if sources and not sources.keys().isdisjoint(images)]
     candidates = list(named) if len(named) == 1 else drawn_on
+    series = candidates[0] if len(candidates) == 1 else ""
     return References(
-        series=candidates[0] if len(candidates) == 1 else "",
+        series=series,
         images=tuple(sources or listed),
+        listed=tuple(dict.fromkeys(named.get(series, ()))),
         frame_of_reference=_uid(data, "FrameOfReferenceUID"),
         study=_uid(data, "StudyInstanceUID"),
     )

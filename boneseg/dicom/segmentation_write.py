@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -21,23 +21,19 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import DT
 
+from boneseg.atomic_write import atomic_write
 from boneseg.dicom.copied import Image, Source, read_source
 from boneseg.dicom.ct import orientation_of, position_of
 from boneseg.dicom.header import CT_IMAGE
 from boneseg.errors import SeriesError
 from boneseg.geometry import Geometry
+from boneseg.scheme import BONE_SCHEME, LabelClass, LabelScheme
 
 # highdicom logs the UIDs and names that it copies.
 logging.getLogger("highdicom").setLevel(logging.ERROR)
 
-SEGMENTS: Mapping[int, str] = {1: "patient outline", 2: "bone"}
-"""Segment names by label value, as boneseg writes them."""
-
-_CODES = {  # name -> segmented property category and type
-    "patient outline": (codes.SCT.AnatomicalStructure, hd.sr.CodedConcept("38266002", "SCT", "Entire body")),
-    "bone": (codes.SCT.AnatomicalStructure, codes.SCT.Bone),
-}
-_OTHER_TISSUE = (codes.SCT.Tissue, codes.SCT.Tissue)
+FEW_CLASSES = 4
+_SIDES = {"left": codes.SCT.Left, "right": codes.SCT.Right}
 _RIGHT_ANGLE = 1e-3
 _SAME_PLACE = (0.3, 1.5, 1.5)
 """How far, in slices, rows and columns, an image may lie beside the slice that it is: reading allows as much."""
@@ -56,7 +52,7 @@ def write_segmentation(
     mask: NDArray[np.uint8],
     geometry: Geometry,
     sources: Sequence[Path] = (),
-    segments: Mapping[int, str] = SEGMENTS,
+    scheme: LabelScheme = BONE_SCHEME,
     created: datetime | None = None,
 ) -> list[str]:
     """Write a label volume as a BINARY DICOM SEG; the file appears whole or not at all.
@@ -67,10 +63,10 @@ def write_segmentation(
 
     Args:
         path: the file.
-        mask: (slice, row, column); values are segment numbers, 0 is background.
+        mask: (slice, row, column); values are those of the scheme, and segment numbers, 0 is background.
         geometry: of the mask: the series' own.
         sources: CT files of the series, in any order.
-        segments: name of each segment, numbered from 1 without gaps.
+        scheme: names, codes and colours of the segments.
         created: date that the file states; now where none is given.
 
     Returns:
@@ -88,13 +84,9 @@ def write_segmentation(
     planes, notes = _planes(geometry, source, content.hexdigest())
     references = _references(geometry, source, planes, content.hexdigest())
     moment = created or datetime.now()
-    data = _segmentation(mask, geometry, planes, references, segments, content.hexdigest(), moment)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    data = _segmentation(mask, geometry, planes, references, scheme, content.hexdigest(), moment)
+    with atomic_write(path, sole_writer=True) as partial:
         data.save_as(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     if source.left_out:
         tags = ", ".join(source.left_out)
         notes.append(f"the DICOM SEG leaves out {tags}: what stands there in the CT breaks DICOM's rules")
@@ -114,7 +106,7 @@ def _segmentation(
     geometry: Geometry,
     planes: list[_Plane],
     references: list[Dataset],
-    segments: Mapping[int, str],
+    scheme: LabelScheme,
     content: str,
     moment: datetime,
 ) -> Any:
@@ -125,7 +117,7 @@ def _segmentation(
             source_images=references,
             pixel_array=mask,
             segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=[_description(number, segments[number]) for number in sorted(segments)],
+            segment_descriptions=[_description(number, item) for number, item in enumerate(scheme.classes) if number],
             series_instance_uid=_uid(content, "series"),
             series_number=100,
             sop_instance_uid=_uid(content, "instance"),
@@ -140,7 +132,8 @@ def _segmentation(
             pixel_measures=_measures(geometry),
             plane_orientation=hd.PlaneOrientationSequence(frame, orientation_of(geometry)),
             plane_positions=[hd.PlanePositionSequence(frame, plane.position) for plane in planes],
-            omit_empty_frames=False,  # so that the whole geometry can be read back
+            # With few segments all frames are there, so that the whole geometry can be read back.
+            omit_empty_frames=scheme.size > FEW_CLASSES,
             content_date=moment.date(),
             content_time=moment.time(),
         )
@@ -248,18 +241,23 @@ def _refer_to_frames(data: Any, references: list[Dataset], planes: list[_Plane])
         series.ReferencedInstanceSequence = list(items.values())
 
 
-def _description(number: int, name: str) -> hd.seg.SegmentDescription:
-    category, kind = _CODES.get(name, _OTHER_TISSUE)
-    return hd.seg.SegmentDescription(
+def _description(number: int, item: LabelClass) -> hd.seg.SegmentDescription:
+    code = hd.sr.CodedConcept(item.code.value, "SCT", item.code.meaning) if item.code else codes.SCT.Bone
+    description = hd.seg.SegmentDescription(
         segment_number=number,
-        segment_label=name,
-        segmented_property_category=category,
-        segmented_property_type=kind,
+        segment_label=item.name,
+        segmented_property_category=codes.SCT.AnatomicalStructure,
+        segmented_property_type=code,
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=hd.AlgorithmIdentificationSequence(
             name="boneseg", version=version("boneseg"), family=codes.DCM.ArtificialIntelligence
         ),
+        display_color=hd.color.CIELabColor.from_rgb(*item.colour),
     )
+    if item.side:
+        side = hd.sr.CodedConcept.from_code(_SIDES[item.side])
+        description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [side]
+    return description
 
 
 def _uid(*parts: str) -> str:

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from boneseg.budget import check_volume
 from boneseg.dicom.header import SliceHeader, read_frames
-from boneseg.dicom.pixels import AIR_HU, check_picture, read_planes
+from boneseg.dicom.pixels import check_picture, read_planes
 from boneseg.errors import SeriesError
 from boneseg.geometry import Geometry, from_dicom
+from boneseg.memory_budget import check_volume
 
-__all__ = ["AIR_HU", "SortedSeries", "check_frames", "check_places", "read_series", "read_slice", "sort_slices"]
+__all__ = ["SortedSeries", "check_frames", "check_places", "read_series", "read_slice", "sort_slices"]
 
 _SAME_DIRECTION = 1e-3
 _SAME_POSITION_MM = 1e-2

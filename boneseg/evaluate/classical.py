@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from boneseg.geometry import Geometry
 from boneseg.ingest.outline import patient_outline
-from boneseg.scheme import BONE, OUTLINE
+from boneseg.opencv import cv2
+from boneseg.scheme.roles import BONE, OUTLINE
 
 CLASSICAL_VERSION = 1
 """Raise it with every change of the mask."""

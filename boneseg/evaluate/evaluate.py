@@ -1,29 +1,23 @@
-"""A trained network measured on a test set, beside the classical method: series by series, then tables and a report."""
+"""A trained network measured on a test set, beside the other methods: series by series, then tables and a report."""
 
 from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
+from boneseg.atomic_write import atomic_write_bytes
 from boneseg.dataset.manifest import Dataset, ShardRecord
 from boneseg.dataset.shards import load_dataset, open_shard
 from boneseg.errors import DataError, LabelError, RecordError, SeriesError
 from boneseg.evaluate.files import Study, write_files
-from boneseg.evaluate.measure import (
-    Method,
-    NetworkMethod,
-    Subject,
-    ThresholdMethod,
-    Volume,
-    measure,
-    measurement_key,
-)
+from boneseg.evaluate.forms import shortened, to_markdown
+from boneseg.evaluate.measure import Subject, Volume, measure, measurement_key
+from boneseg.evaluate.methods import Ingredients, Method, build_methods
+from boneseg.evaluate.names import NETWORK, THRESHOLD
 from boneseg.evaluate.records import (
-    Cell,
     EvaluationResult,
     Measurement,
     SeriesResult,
@@ -31,23 +25,21 @@ from boneseg.evaluate.records import (
     evaluation_identity,
     read_evaluation,
 )
-from boneseg.evaluate.tables import CLASS_KEYS, to_markdown
 from boneseg.identity import stable_hash
 from boneseg.ingest.concealed import conceal_problems, conceal_row, with_file_tokens
 from boneseg.ingest.local import local_series
 from boneseg.ingest.read import read_labelled
 from boneseg.models.checkpoint import fetch_model, load_model
 from boneseg.progress import track
-from boneseg.scheme import CLASSES
+from boneseg.scheme import Labelling, LabelScheme
 from boneseg.settings.schema import EvaluateSettings, PrepareSettings, Split
 from boneseg.storage import layout
 from boneseg.storage.catalogue import ObjectRef, Problem, SeriesRow, patients_sentence
 from boneseg.storage.client import ObjectStore
 from boneseg.storage.hashing import combine
-from boneseg.storage.local_names import local_secret, save_local_names
-from boneseg.storage.names import Names
+from boneseg.storage.local_pseudonyms import local_secret, save_local_names
+from boneseg.storage.pseudonyms import Names
 from boneseg.storage.scratch import scratch_folder
-from boneseg.storage.whole import write_whole
 from boneseg.storage.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -86,8 +78,8 @@ def evaluate(workspace: Workspace, model_uri: str, dataset_uri: str, settings: E
     if kept is not None:
         return kept.model_copy(update={"reused": True})
     network, card = load_model(fetch_model(workspace, model_uri))
-    methods = _Methods(NetworkMethod(network, card, settings.batch_size), ThresholdMethod(settings.threshold_hu))
-    subjects = [shard_subject(workspace, shard) for shard in shards]
+    methods = build_methods(Ingredients(network, card, settings))
+    subjects = [shard_subject(workspace, shard, dataset.scheme) for shard in shards]
     series, problems = _measure_all(subjects, methods, settings, workspace)
     study = Study(
         evaluation_hash=identity,
@@ -106,7 +98,7 @@ def evaluate(workspace: Workspace, model_uri: str, dataset_uri: str, settings: E
         _writable(workspace.folder, "free some space there"),
         scratch_folder(workspace.folder, "evaluation-") as folder,
     ):
-        result = write_files(folder, study, subjects, methods.network, methods.threshold)
+        result = write_files(folder, study, subjects, methods)
         for file in result.files:
             content = CONTENT_TYPES.get(Path(file).suffix, "text/plain")
             store.upload(folder / file, layout.evaluation(identity, file), content)
@@ -158,8 +150,8 @@ def evaluate_folder(
         for row in local.rows
         if row.label is None
     ]
-    subjects = [local.subject(row, prepare) for row in local.rows if row.label is not None]
-    methods = _Methods(NetworkMethod(network, card, settings.batch_size), ThresholdMethod(settings.threshold_hu))
+    subjects = [local.subject(row, prepare, card.scheme) for row in local.rows if row.label is not None]
+    methods = build_methods(Ingredients(network, card, settings))
     series, found = _measure_all(subjects, methods, settings, None)
     problems = (*problems, *unlabelled, *conceal_problems(found, local.names))
     if home is not None:
@@ -184,64 +176,14 @@ def evaluate_folder(
     with _writable(out, "free some space there or choose another --out"):
         out.mkdir(parents=True, exist_ok=True)
         (out / RESULT_FILE).unlink(missing_ok=True)
-        result = write_files(out, study, subjects, methods.network, methods.threshold)
-        write_whole(out / RESULT_FILE, result.to_json())
+        result = write_files(out, study, subjects, methods)
+        atomic_write_bytes(out / RESULT_FILE, result.to_json())
     return result
 
 
 def markdown_tables(result: EvaluationResult) -> str:
-    """Return every table as Markdown."""
-    return "\n".join(to_markdown(table) for table in result.tables)
-
-
-def console_table(result: EvaluationResult) -> str:
-    """Return the class-wise figures and the bone Dice of both protocols as plain text, at most 100 columns wide."""
-    table, width = result.table("class_wise"), 43
-    rows = {str(row[0]): dict(zip([column.key for column in table.columns], row, strict=True)) for row in table.rows}
-    lines = [f"{'':<12}{'':<{width}}" + "".join(f"{name:>{len(name) + 2}}" for name in (*CLASSES, "mean"))]
-    for figure, label in (("iou", "IoU %"), ("dice", "Dice %"), ("accuracy", "Accuracy %")):
-        for index, (method, row) in enumerate(rows.items()):
-            cells = [row[f"{figure}_{part}_percent"] for part in (*CLASS_KEYS, "mean")]
-            texts = (
-                f"{_two_digits(cell):>{len(name) + 2}}" for cell, name in zip(cells, (*CLASSES, "mean"), strict=True)
-            )
-            lines.append(f"{label if index == 0 else '':<12}{_cut(method, width)}" + "".join(texts))
-    images = sum(row.images for row in result.series)
-    lines += [f"Protocol paper: all pixels of {len(result.series)} test series ({images} images) pooled.", ""]
-    lines.append(f"{'Bone Dice %':<{12 + width}}{'pooled':>9}{'patient':>10}{'95 % interval':>20}")
-    both = (
-        (result.bone_dice_pooled, result.bone_dice, result.bone_dice_interval),
-        (result.threshold_bone_dice_pooled, result.threshold_bone_dice, result.threshold_bone_dice_interval),
-    )
-    names = (result.name, next(reversed(rows)))
-    for method, (pooled, patient, interval) in zip(names, both, strict=True):
-        span = "none" if interval is None else " to ".join(_two_digits(end * 100) for end in interval)
-        shares = (_two_digits(None if value is None else value * 100) for value in (pooled, patient))
-        lines.append(f"{'':<12}{_cut(method, width)}" + "{:>9}{:>10}".format(*shares) + f"{span:>20}")
-    patients = len(set(result.patients().values()))
-    plural = "patient" if patients == 1 else "patients"
-    lines.append(
-        f"Pooled: at full resolution. Protocol patient: mean over {len(result.series)} series of {patients} {plural}."
-    )
-    if result.bone_dice_interval is None:
-        lines.append(f"{result.no_interval()}.")
-    return "\n".join(lines)
-
-
-def _cut(method: str, width: int) -> str:
-    """Shorten the name of a network, never the words that say what was counted."""
-    name, comma, grid = method.partition(", ")
-    return f"{name[: width - 1 - len(comma + grid)]}{comma}{grid}".ljust(width)
-
-
-def _two_digits(value: Cell) -> str:
-    return f"{value:.2f}" if isinstance(value, int | float) else "-"
-
-
-@dataclass(frozen=True)
-class _Methods:
-    network: NetworkMethod
-    threshold: ThresholdMethod
+    """Return every table as Markdown; of many bones the lowest."""
+    return "\n".join(to_markdown(shortened(table)) for table in result.tables)
 
 
 @contextmanager
@@ -252,12 +194,12 @@ def _writable(folder: Path, fix: str) -> Iterator[None]:
         raise DataError(f"{folder}: cannot write the evaluation ({error.strerror}); {fix}") from error
 
 
-def shard_subject(workspace: Workspace, record: ShardRecord) -> Subject:
+def shard_subject(workspace: Workspace, record: ShardRecord, scheme: LabelScheme) -> Subject:
     """Return a series of a dataset as what is measured; read from the bucket when it is its turn."""
 
     def load() -> Volume:
         shard = open_shard(workspace, record)
-        return Volume(shard.image, shard.label, record.geometry.geometry())
+        return Volume(shard.image, shard.label, record.geometry.geometry(), labelling=Labelling(scheme, record.sets))
 
     return Subject(record.series, record.shard, record.source, record.patient, load)
 
@@ -281,12 +223,12 @@ class _Local:
         self.rows = [with_file_tokens(conceal_row(row, self.names), self.names, paths) for row in rows]
         self.problems = conceal_problems(problems, self.names)
 
-    def subject(self, row: SeriesRow, prepare: PrepareSettings) -> Subject:
+    def subject(self, row: SeriesRow, prepare: PrepareSettings, scheme: LabelScheme) -> Subject:
         """Return a labelled series as what is measured."""
 
         def load() -> Volume:
-            found = read_labelled(lambda ref: self._files[ref.sha256], row, prepare)
-            return Volume(found.hu, found.label, found.geometry, found.warnings)
+            found = read_labelled(lambda ref: self._files[ref.sha256], row, prepare, scheme)
+            return Volume(found.hu, found.label, found.geometry, found.labelling, found.warnings)
 
         label = row.label.content if row.label is not None else ""
         content = combine([row.series, label, stable_hash(prepare.model_dump(mode="json", include={"label_map"}))])
@@ -298,7 +240,7 @@ def _objects(row: SeriesRow) -> list[ObjectRef]:
 
 
 def _measure_all(
-    subjects: Sequence[Subject], methods: _Methods, settings: EvaluateSettings, workspace: Workspace | None
+    subjects: Sequence[Subject], methods: Mapping[str, Method], settings: EvaluateSettings, workspace: Workspace | None
 ) -> tuple[list[SeriesResult], list[Problem]]:
     """Measure one series after another; one that cannot be read becomes a problem and the rest goes on."""
     series: list[SeriesResult] = []
@@ -306,10 +248,9 @@ def _measure_all(
     for subject in track(subjects, "evaluate"):
         loaded: list[Volume] = []
         try:
-            network, threshold = (
-                _measurement(method, subject, loaded, settings, workspace)
-                for method in (methods.network, methods.threshold)
-            )
+            found = {
+                name: _measurement(method, subject, loaded, settings, workspace) for name, method in methods.items()
+            }
         except (SeriesError, LabelError) as error:
             problems.append(Problem(source=subject.source, reason=str(error)))
             continue
@@ -320,8 +261,9 @@ def _measure_all(
                 series=subject.series,
                 content=subject.content,
                 patient=subject.patient,
-                network=network,
-                threshold=threshold,
+                network=found.pop(NETWORK),
+                threshold=found.pop(THRESHOLD),
+                others=found,
             )
         )
     return series, problems
@@ -330,7 +272,7 @@ def _measure_all(
 def _measurement(
     method: Method, subject: Subject, loaded: list[Volume], settings: EvaluateSettings, workspace: Workspace | None
 ) -> Measurement:
-    """Return the measurement kept in the bucket, or make and keep it. ``loaded`` shares the volume of both methods."""
+    """Return the measurement kept in the bucket, or make and keep it. ``loaded`` shares the volume of all methods."""
     key = measurement_key(method, subject.content, settings)
     wanted = method.identity, subject.content, settings.surface_tolerance_mm
     kept = workspace.store.read_if_there(key) if workspace is not None else None

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
-from boneseg.evaluate.classical import CLASSICAL_VERSION, threshold_segmentation
-from boneseg.evaluate.records import EVALUATE_VERSION, CountRow, Measurement, known
+from boneseg.evaluate.methods import Method
+from boneseg.evaluate.records import EVALUATE_VERSION, ClassCounts, CountRow, Measurement, known
+from boneseg.evaluate.regions import region_measure, shared_regions, told
 from boneseg.geometry import Geometry
 from boneseg.identity import stable_hash
-from boneseg.inference import Labels, predict_both
-from boneseg.metrics.counts import Counts, confusion, confusion_per_slice
-from boneseg.metrics.surface import surface_metrics
-from boneseg.models.card import ModelCard
-from boneseg.scheme import BONE
+from boneseg.metrics.counts import COMMON, Counts, Regions, confusion
+from boneseg.metrics.surface import SurfaceMetrics, surfaces
+from boneseg.opencv import cv2
+from boneseg.scheme import Labelling, LabelScheme
+from boneseg.scheme.labelling import MIXED, THREE_CLASSES
+from boneseg.scheme.roles import BONE
 from boneseg.settings.schema import EvaluateSettings
 from boneseg.storage import layout
 
@@ -31,6 +30,8 @@ class Volume:
     hu: NDArray[np.int16]
     label: NDArray[np.uint8]
     geometry: Geometry
+    labelling: Labelling = THREE_CLASSES
+    """What the label's values are."""
     warnings: tuple[str, ...] = ()
     """What is odd about it but does not keep it from being used."""
 
@@ -48,87 +49,93 @@ class Subject:
     load: Callable[[], Volume]
 
 
-class Method(Protocol):
-    """Anything that labels the voxels of a CT series."""
-
-    @property
-    def identity(self) -> str:
-        """Hash of all that decides the mask."""
-
-    def segment(self, hu: NDArray[np.int16], geometry: Geometry, slices: Sequence[int] | None = None) -> Labels:
-        """Label every voxel of a volume in axial order, or of some slices."""
-
-
-@dataclass(frozen=True)
-class NetworkMethod:
-    """A trained network."""
-
-    network: nn.Module
-    card: ModelCard
-    batch_size: int
-
-    @property
-    def identity(self) -> str:
-        """Hash of the model."""
-        return self.card.model_hash
-
-    def segment(self, hu: NDArray[np.int16], geometry: Geometry, slices: Sequence[int] | None = None) -> Labels:
-        """Label every voxel of a volume in axial order, or of some slices, on both grids."""
-        preprocess = self.card.model.preprocess
-        return predict_both(self.network, preprocess, hu, geometry, self.batch_size, "auto", slices)
-
-
-@dataclass(frozen=True)
-class ThresholdMethod:
-    """The classical method."""
-
-    threshold_hu: float
-
-    @property
-    def identity(self) -> str:
-        """Hash of the threshold and of the version of the morphology."""
-        return stable_hash(["threshold", self.threshold_hu, CLASSICAL_VERSION])
-
-    def segment(self, hu: NDArray[np.int16], geometry: Geometry, slices: Sequence[int] | None = None) -> Labels:
-        """Label a whole volume in axial order: couch and small parts are told by their size in 3D."""
-        mask = threshold_segmentation(hu, geometry, self.threshold_hu)
-        return Labels(mask if slices is None else mask[list(slices)], None)
-
-
 def measure(method: Method, content: str, volume: Volume, settings: EvaluateSettings) -> Measurement:
-    """Segment a series and count; the mask is gone afterwards."""
-    labels = method.segment(volume.hu, volume.geometry)
-    label, mask = np.asarray(volume.label), labels.mask
-    surface = surface_metrics(label == BONE, mask == BONE, volume.geometry.spacing, settings.surface_tolerance_mm)
-    output = None if labels.output is None else _rows(confusion_on_output(label, labels.output))
+    """Segment a series and count; the mask is gone afterwards.
+
+    The three common classes are counted for every method; beyond them the classes and groups that its scheme and the
+    label's share. Voxels of which the label does not tell are left out.
+    """
+    labels, label = method.segment(volume.hu, volume.geometry), np.asarray(volume.label)
+    scheme, labelling, spacing = method.scheme, volume.labelling, volume.geometry.spacing
+    common, total = _counted(zip(label, labels.mask, strict=True), scheme, labelling)
+    output = None
+    if labels.output is not None:
+        output = _counted(zip(planes_on_output(label, labels.output), labels.output, strict=True), scheme, labelling)
+    names, regions = shared_regions(scheme, labelling)
+    complete = told(regions, total)
+    bone = Regions(*(np.array([table]) for table in _bone(scheme, labelling)))
+    wanted = bone.joined(regions.only(complete))
+    first, *others = surfaces(label, labels.mask, wanted, spacing, settings.surface_tolerance_mm)
+    measured = iter(others)
+    if labelling.roles.max() == MIXED:
+        first = SurfaceMetrics(np.nan, np.nan, np.nan)
     return Measurement(
         method=method.identity,
         content=content,
-        spacing_mm=volume.geometry.spacing,
+        spacing_mm=spacing,
         tolerance_mm=settings.surface_tolerance_mm,
-        slices=_rows(confusion_per_slice(label, mask)),
-        output_slices=output,
-        hd95_mm=known(surface.hd95_mm),
-        average_surface_mm=known(surface.average_mm),
-        normalised_surface=known(surface.normalised),
+        slices=_rows(common),
+        output_slices=None if output is None else _rows(output[0]),
+        hd95_mm=known(first.hd95_mm),
+        average_surface_mm=known(first.average_mm),
+        normalised_surface=known(first.normalised),
+        regions=tuple(
+            region_measure(name, region, total, next(measured) if whole else None)
+            for name, region, whole in zip(
+                names, zip(regions.picked, regions.inside, regions.outside, strict=True), complete, strict=True
+            )
+        ),
+        classes=_class_counts(scheme, labelling, total, None if output is None else output[1]),
     )
 
 
-def confusion_on_output(label: NDArray[np.uint8], output: NDArray[np.uint8]) -> Counts:
-    """Count the pixels of a network's own output, as the library of the paper does (``paper`` protocol).
+def _counted(
+    planes: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]], scheme: LabelScheme, labelling: Labelling
+) -> tuple[Counts, Counts]:
+    """Count slices, each a plane of the label and one of the mask.
+
+    Returns:
+        (slices, 3, 3) by role, what is of several roles left out; and (values, classes) of all slices together.
+    """
+    by_value = labelling.roles[:, None] == np.arange(COMMON)
+    by_class = scheme.role_table[:, None] == np.arange(COMMON)
+    total = np.zeros((labelling.size, scheme.size), dtype=np.int64)
+    slices = []
+    for reference, prediction in planes:
+        table = confusion(reference, prediction, scheme.size, labelling.size)
+        total += table
+        slices.append(by_value.T.astype(np.int64) @ table @ by_class.astype(np.int64))
+    return np.stack(slices), total
+
+
+def planes_on_output(label: NDArray[np.uint8], output: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    """Bring a reference to the grid of a network's own output, as the library of the paper does (``paper`` protocol).
 
     Its ``evaluate`` brings the reference to the size of the network's output by OpenCV's plain nearest neighbour.
 
     Args:
-        label: reference, (slice, row, column).
-        output: prediction, (slice, h, w).
+        label: (slice, row, column).
+        output: (slice, h, w).
 
-    Returns:
-        (slices, 3, 3): reference by prediction.
+    Yields:
+        (h, w), slice by slice.
     """
-    size = (output.shape[2], output.shape[1])
-    pairs = zip(label, output, strict=True)
-    return np.stack([confusion(cv2.resize(plane, size, interpolation=cv2.INTER_NEAREST), own) for plane, own in pairs])
+    for plane in label:
+        yield cv2.resize(plane, (output.shape[2], output.shape[1]), interpolation=cv2.INTER_NEAREST)
+
+
+def _bone(scheme: LabelScheme, labelling: Labelling) -> tuple[NDArray[np.bool_], ...]:
+    """Return which classes are bone, which values surely are, and which surely are not."""
+    return scheme.role_table == BONE, labelling.roles == BONE, labelling.roles < BONE
+
+
+def _class_counts(
+    scheme: LabelScheme, labelling: Labelling, total: Counts, output: Counts | None
+) -> ClassCounts | None:
+    """Keep the voxels of every class where the three common ones do not say it all; none across schemes."""
+    if scheme.by_role == (0, 1, 2) or scheme.identity != labelling.scheme.identity:
+        return None
+    return ClassCounts.of(labelling.sets, total, output)
 
 
 def _rows(tables: Counts) -> tuple[CountRow, ...]:

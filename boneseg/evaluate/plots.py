@@ -1,30 +1,26 @@
-"""The figures of an evaluation as PNG files (the only place that imports matplotlib)."""
+"""The curves of a training as PNG files, and the style of all figures (only ``plots*`` import matplotlib)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from numpy.typing import NDArray
 
 from boneseg.models.card import EpochRecord
-from boneseg.scheme import BONE, CLASSES, OUTLINE
+from boneseg.scheme import LabelScheme
 
 # Okabe and Ito's palette: told apart with every kind of colour vision, and in print.
 BLUE, VERMILION, GREEN, GREY, ORANGE = "#0072B2", "#D55E00", "#009E73", "#6E6E6E", "#E69F00"
-CLASS_COLOURS = (GREY, BLUE, VERMILION)
-WINDOW_HU = (-200.0, 800.0)
-"""Black and white of every CT picture."""
-MARGIN_MM = 12.0
-"""Air left around the patient in a picture."""
+MARKS = "os^Dv<>P"
+MOST_LINES = 8
+"""More classes than this are not told apart as lines."""
+MOST_LIGHT = 0.62
+"""Luminance, 0 to 1, above which a line is hard to see on white."""
 DPI = 170
 STYLE: Any = {
     "font.family": "sans-serif",
@@ -44,25 +40,6 @@ STYLE: Any = {
 }
 
 
-@dataclass(frozen=True)
-class SlicePicture:
-    """One slice with its masks, all (row, column)."""
-
-    title: str
-    """Such as ``best``; may be empty."""
-    place: str
-    """Pseudonymous series and slice number."""
-    hu: NDArray[np.int16]
-    reference: NDArray[np.uint8]
-    network: NDArray[np.uint8]
-    threshold: NDArray[np.uint8]
-    network_iou: float
-    """Bone IoU, 0..1; NaN where neither mask has bone."""
-    threshold_iou: float
-    spacing: tuple[float, float]
-    """mm between rows, between columns."""
-
-
 def figure_accuracy(history: Sequence[EpochRecord], kept: int, path: Path) -> None:
     """Figure 3: share of right pixels per epoch, training and validation."""
     lines = {
@@ -72,13 +49,40 @@ def figure_accuracy(history: Sequence[EpochRecord], kept: int, path: Path) -> No
     _curves(lines, [row.epoch for row in history], kept, "Accuracy", path)
 
 
-def figure_class_iou(history: Sequence[EpochRecord], kept: int, path: Path) -> None:
+def figure_class_iou(history: Sequence[EpochRecord], kept: int, scheme: LabelScheme, path: Path) -> None:
     """Figure 4: validation IoU of each class per epoch."""
-    lines = {
-        name: ([row.validation_iou[index] for row in history], CLASS_COLOURS[index], "os^"[index])
-        for index, name in enumerate(CLASSES)
-    }
+    lines = {name: ([value(row) for row in history], colour, mark) for name, colour, mark, value in class_lines(scheme)}
     _curves(lines, [row.epoch for row in history], kept, "Validation IoU", path)
+
+
+def class_lines(scheme: LabelScheme) -> list[tuple[str, str, str, Callable[[EpochRecord], float]]]:
+    """Return name, colour, mark and value of the lines that show classes; many are folded to best, mean and worst."""
+    if scheme.size <= MOST_LINES:
+        return [
+            (item.name, on_white(item.colour), MARKS[index % len(MARKS)], partial(_iou_of, index=index))
+            for index, item in enumerate(scheme.classes)
+        ]
+    return [
+        ("best class", BLUE, "o", lambda row: max(row.validation_iou)),
+        ("mean", GREY, "s", lambda row: row.validation_mean_iou),
+        ("worst class found", VERMILION, "^", lambda row: min(filter(None, row.validation_iou), default=0.0)),
+    ]
+
+
+def _iou_of(row: EpochRecord, index: int) -> float:
+    return row.validation_iou[index]
+
+
+def on_white(colour: tuple[int, int, int]) -> str:
+    """Return a colour of a scheme, darkened as far as lines and small marks on white need it."""
+    light = (0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]) / 255
+    scale = min(1.0, MOST_LIGHT / light) if light else 1.0
+    return hex_of(colour, scale)
+
+
+def hex_of(colour: tuple[int, int, int], scale: float = 1.0) -> str:
+    """Return a colour of a scheme, times ``scale``, as ``#rrggbb``."""
+    return "#" + "".join(f"{round(part * scale):02x}" for part in colour)
 
 
 def figure_mean_scores(history: Sequence[EpochRecord], kept: int, path: Path) -> None:
@@ -88,39 +92,6 @@ def figure_mean_scores(history: Sequence[EpochRecord], kept: int, path: Path) ->
         "mean Dice": ([row.validation_mean_dice for row in history], GREEN, "s"),
     }
     _curves(lines, [row.epoch for row in history], kept, "Mean over classes", path)
-
-
-def figure_methods(picture: SlicePicture, path: Path) -> None:
-    """Figure 6: one slice as CT, reference, network and threshold side by side, bone IoU under each."""
-    with mpl.rc_context(STYLE):
-        figure, grid = panels(1, 4, picture)
-        axes = grid[0]
-        masks = (None, picture.reference, picture.network, picture.threshold)
-        titles = ("CT", "reference", "network", "threshold")
-        below = (picture.place, "", iou_text(picture.network_iou), iou_text(picture.threshold_iou))
-        for axis, mask, title, text in zip(axes, masks, titles, below, strict=True):
-            show(axis, picture, mask)
-            axis.set_title(title)
-            axis.set_xlabel(text)
-        save(figure, path)
-
-
-def figure_examples(pictures: Sequence[SlicePicture], path: Path) -> None:
-    """Figure 7: the best, the typical and the worst slice, reference beside prediction and where they differ."""
-    with mpl.rc_context(STYLE):
-        figure, grid = panels(len(pictures), 4, *pictures)
-        for axes, picture in zip(grid, pictures, strict=True):
-            for axis, mask in zip(axes, (None, picture.reference, picture.network), strict=False):
-                show(axis, picture, mask)
-            show(axes[3], picture, None)
-            _paint(axes[3], picture, (picture.reference == BONE) & (picture.network != BONE), BLUE, 0.9)
-            _paint(axes[3], picture, (picture.reference != BONE) & (picture.network == BONE), ORANGE, 0.9)
-            axes[0].set_ylabel(picture.title)
-            axes[0].set_xlabel(picture.place)
-            axes[2].set_xlabel(iou_text(picture.network_iou))
-        for axis, title in zip(grid[0], ("CT", "reference", "network", "missed (blue), extra (orange)"), strict=True):
-            axis.set_title(title)
-        save(figure, path)
 
 
 def _curves(
@@ -137,70 +108,6 @@ def _curves(
         axis.yaxis.set_major_formatter(PercentFormatter(1.0))
         axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         save(figure, path)
-
-
-def panels(rows: int, columns: int, *pictures: SlicePicture) -> tuple[Figure, NDArray[np.object_]]:
-    """Make a figure whose cells have the pictures' proportions."""
-    width = 2.3
-    heights = []
-    for picture in pictures:
-        row_box, column_box = _box(picture)
-        tall = (row_box.stop - row_box.start) * picture.spacing[0]
-        heights.append(width * tall / ((column_box.stop - column_box.start) * picture.spacing[1]))
-    size = (columns * width, sum(heights) + 0.45 * rows)
-    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.0, hspace=0.02))
-    grid = figure.subplots(rows, columns, squeeze=False, gridspec_kw={"height_ratios": heights})
-    return figure, grid
-
-
-def show(axis: Axes, picture: SlicePicture, mask: NDArray[np.uint8] | None) -> None:
-    """Draw the CT, and over it bone filled and the patient's outline as a line."""
-    box = _box(picture)
-    hu = picture.hu[box]
-    axis.imshow(
-        hu,
-        cmap="gray",
-        vmin=WINDOW_HU[0],
-        vmax=WINDOW_HU[1],
-        aspect=picture.spacing[0] / picture.spacing[1],
-        interpolation="antialiased",
-    )
-    if mask is not None:
-        _paint(axis, picture, mask == BONE, VERMILION, 0.75)
-        inside = (mask[box] >= OUTLINE).astype(float)
-        if 0 < inside.mean() < 1:
-            axis.contour(inside, levels=[0.5], colors=[BLUE], linewidths=1.0)
-    for side, place, align in (("R", 0.02, "left"), ("L", 0.98, "right")):
-        axis.text(place, 0.97, side, transform=axis.transAxes, color="white", fontsize=7, ha=align, va="top")
-    axis.set(xticks=[], yticks=[])
-    axis.grid(visible=False)
-    for spine in axis.spines.values():
-        spine.set_visible(False)
-
-
-def _paint(axis: Axes, picture: SlicePicture, where: NDArray[np.bool_], colour: str, alpha: float) -> None:
-    layer = np.zeros((*where.shape, 4))
-    layer[where] = mpl.colors.to_rgba(colour, alpha)
-    aspect = picture.spacing[0] / picture.spacing[1]
-    axis.imshow(layer[_box(picture)], aspect=aspect, interpolation="nearest")
-
-
-def _box(picture: SlicePicture) -> tuple[slice, slice]:
-    """Return rows and columns around the patient."""
-    inside = picture.reference >= OUTLINE
-    if not inside.any():
-        inside = np.ones_like(inside)
-    box = []
-    for axis, step in enumerate(picture.spacing):
-        used = np.flatnonzero(inside.any(axis=1 - axis))
-        margin = round(MARGIN_MM / step)
-        box.append(slice(max(0, int(used[0]) - margin), min(inside.shape[axis], int(used[-1]) + 1 + margin)))
-    return box[0], box[1]
-
-
-def iou_text(value: float) -> str:
-    """Return what stands under a mask."""
-    return f"bone IoU {value:.1%}" if np.isfinite(value) else "no bone"
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -14,19 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from boneseg.evaluate.plots import (
-    BLUE,
-    CLASS_COLOURS,
-    GREEN,
-    STYLE,
-    VERMILION,
-    SlicePicture,
-    panels,
-    save,
-    show,
-)
+from boneseg.evaluate.plots import BLUE, GREEN, STYLE, VERMILION, class_lines, save
+from boneseg.evaluate.plots_slices import SlicePicture, in_view, panels, show
 from boneseg.models.card import EpochRecord
-from boneseg.scheme import CLASSES
+from boneseg.scheme import BONE_SCHEME, LabelScheme
 
 CURVES_A_ROW, SLICES_A_ROW = 4, 5
 
@@ -42,6 +33,7 @@ class Training:
     history: Sequence[EpochRecord]
     kept: int
     """The epoch that was kept."""
+    scheme: LabelScheme = BONE_SCHEME
 
 
 @dataclass(frozen=True)
@@ -50,7 +42,7 @@ class Panel:
 
     title: str
     mask: NDArray[np.uint8] | None
-    """(row, column); none = the CT alone."""
+    """(row, column), values as ``SlicePicture.reference`` has them; none = the CT alone."""
     below: str
 
 
@@ -65,11 +57,7 @@ def figure_accuracies(trainings: Sequence[Training], path: Path) -> None:
 
 def figure_class_ious(trainings: Sequence[Training], path: Path) -> None:
     """Figure 4 of every network: validation IoU of each class per epoch."""
-    lines: list[Line] = [
-        (name, CLASS_COLOURS[index], "os^"[index], lambda row, index=index: row.validation_iou[index])  # type: ignore[misc]
-        for index, name in enumerate(CLASSES)
-    ]
-    _curves(trainings, lines, "Validation IoU", path)
+    _curves(trainings, class_lines(trainings[0].scheme), "Validation IoU", path)
 
 
 def figure_means(trainings: Sequence[Training], path: Path) -> None:
@@ -86,9 +74,10 @@ def figure_networks(picture: SlicePicture, masks: Sequence[Panel], path: Path) -
     columns = min(SLICES_A_ROW, len(masks))
     rows = math.ceil(len(masks) / columns)
     with mpl.rc_context(STYLE):
-        figure, grid = panels(rows, columns, *[picture] * rows)
+        numbers = in_view([picture], [panel.mask for panel in masks])
+        figure, grid = panels(rows, columns, numbers, *[picture] * rows)
         for axis, panel in zip(_used(grid, len(masks)), masks, strict=True):
-            show(axis, picture, panel.mask)
+            show(axis, picture, panel.mask, numbers)
             axis.set_title(panel.title)
             axis.set_xlabel(panel.below)
         save(figure, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,13 +12,17 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
+from boneseg.evaluate.class_words import bone_sentences, shown_confusion
+from boneseg.evaluate.forms import to_text
+from boneseg.evaluate.names import NETWORK
 from boneseg.evaluate.records import Cell, EvaluationResult, Table
-from boneseg.evaluate.tables import NETWORK, THRESHOLD, to_text
+from boneseg.evaluate.tables import BONE_MEASURES, baselines, difference_name, pooled
+from boneseg.metrics import counts
 from boneseg.metrics.statistics import too_few
 from boneseg.models.card import ModelCard
-from boneseg.scheme import CLASSES
+from boneseg.scheme.roles import BONE
 
-TEXT_KEYS = {"method", "series", "patient", "measure", "network", "source", "reason"}
+TEXT_KEYS = {"method", "series", "patient", "measure", "network", "source", "reason", "bone", "pair", "class"}
 WRAPPED_KEYS = {"reason"}
 
 
@@ -50,7 +55,6 @@ def render(result: EvaluationResult, card: ModelCard, figures: Sequence[FigureFi
             verdict=_verdict(result),
             patients=patients_text(result),
             tables=[table_view(table) for table in result.tables],
-            classes=CLASSES,
             confusion=_confusion_view(result),
             figures=[figure_view(figure) for figure in figures],
             provenance=_provenance(result, card),
@@ -78,38 +82,33 @@ def patients_text(result: EvaluationResult) -> str:
     return f"{text} {result.patients_told}." if result.patients_told else text
 
 
-def _headlines(result: EvaluationResult) -> list[dict[str, str]]:
-    reason = result.no_interval()
-    hd95 = {method: _summary_row(result, method, "bone HD95 (mm)") for method in (NETWORK, THRESHOLD)}
-    return [
-        {
-            "title": "Bone Dice, mean over series",
-            "protocol": "patient",
-            "unit": "%",
-            "network": _percent(result.bone_dice),
-            "interval": _interval(result.bone_dice_interval, 100.0, "%", reason),
-            "threshold": _percent(result.threshold_bone_dice),
-            "threshold_interval": _interval(result.threshold_bone_dice_interval, 100.0, "%", reason),
-        },
-        {
-            "title": "Bone Dice, pixels pooled at full resolution",
-            "protocol": "",
-            "unit": "%",
-            "network": _percent(result.bone_dice_pooled),
-            "interval": "",
-            "threshold": _percent(result.threshold_bone_dice_pooled),
-            "threshold_interval": "",
-        },
-        {
-            "title": "Bone HD95, mean over series",
-            "protocol": "patient",
-            "unit": "mm",
-            "network": _plain(hd95[NETWORK][0]),
-            "interval": _interval(hd95[NETWORK][1], 1.0, "mm", reason),
-            "threshold": _plain(hd95[THRESHOLD][0]),
-            "threshold_interval": _interval(hd95[THRESHOLD][1], 1.0, "mm", reason),
-        },
+def _headlines(result: EvaluationResult) -> list[dict[str, Any]]:
+    """Return the three figures of the page's top, each under the network and under what it stands beside."""
+    reason, methods = result.no_interval(), [NETWORK, *baselines(result.series)]
+    dice, hd95 = ({method: _summary_row(result, method, measure) for method in methods} for measure in BONE_MEASURES)
+    pooled = {method: _pooled_dice(result, method) for method in methods}
+    cards: list[tuple[str, str, str, dict[str, tuple[float | None, tuple[float, float] | None]]]] = [
+        ("Bone Dice, mean over series", "patient", "%", dice),
+        ("Bone Dice, pixels pooled at full resolution", "", "%", pooled),
+        ("Bone HD95, mean over series", "patient", "mm", hd95),
     ]
+    shown = []
+    for title, protocol, unit, found in cards:
+        lines = [
+            {
+                "method": method,
+                "value": _plain(value),
+                "interval": _interval(interval, unit, reason) if protocol else "",
+            }
+            for method, (value, interval) in found.items()
+        ]
+        shown.append({"title": title, "protocol": protocol, "unit": unit, "network": lines[0], "others": lines[1:]})
+    return shown
+
+
+def _pooled_dice(result: EvaluationResult, method: str) -> tuple[float | None, tuple[float, float] | None]:
+    value = float(counts.dice(pooled(result.series, method))[BONE])
+    return 100 * value if math.isfinite(value) else None, None
 
 
 def _summary_row(
@@ -124,20 +123,25 @@ def _summary_row(
 
 
 def _verdict(result: EvaluationResult) -> str:
-    """Say in a sentence or two what the network adds to the threshold, and how sure that is."""
-    row = next(row for row in result.table("patient_difference").rows if row[0] == "bone Dice (%)")
+    """Say in some sentences what the network adds to each method beside it, and how well it tells bones apart."""
+    sentences = [_gain(result, method) for method in baselines(result.series)]
+    return " ".join([*sentences, *bone_sentences(result)]).replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def _gain(result: EvaluationResult, baseline: str) -> str:
+    """Say in a sentence or two what the network adds to another method, and how sure that is."""
+    row = next(row for row in result.table(difference_name(baseline)).rows if row[0] == "bone Dice (%)")
     difference, low, high, p_value, series, patients = (_float(cell) for cell in row[1:])
     if difference is None:
         return "No test series holds bone in the reference or in a prediction: there is nothing to compare."
     direction = "above" if difference >= 0 else "below"
     text = (
         f"Over {series:.0f} test series the network's bone Dice is {abs(difference):.2f} percentage points "
-        f"{direction} the threshold's"
+        f"{direction} the {baseline}'s"
     )
     if low is None or high is None:
         return f"{text}. {too_few(int(patients or 0))}: how far this holds for others cannot be said."
-    text += f" (95 % interval {low:+.2f} to {high:+.2f}, p = {p_value:.3f})."
-    return text.replace(" %", "\N{NO-BREAK SPACE}%")
+    return f"{text} (95 % interval {low:+.2f} to {high:+.2f}, p = {p_value:.3f})."
 
 
 def table_view(table: Table) -> dict[str, Any]:
@@ -148,6 +152,8 @@ def table_view(table: Table) -> dict[str, Any]:
         if label:
             starts.add(position)
         position += span
+    rows = [{"kind": _kind(row), "cells": row} for row in to_text(table)]
+    folds = table.folds or ("",) * len(rows)
     return {
         "title": table.title,
         "protocol": table.protocol,
@@ -163,8 +169,26 @@ def table_view(table: Table) -> dict[str, Any]:
             }
             for index, column in enumerate(table.columns)
         ],
-        "rows": [{"kind": _kind(row), "cells": row} for row in to_text(table)],
+        "rows": [row for row, fold in zip(rows, folds, strict=True) if not fold],
+        "folds": [
+            {
+                "title": _fold_title(table, name),
+                "rows": [row for row, fold in zip(rows, folds, strict=True) if fold == name],
+            }
+            for name in dict.fromkeys(folds)
+            if name
+        ],
     }
+
+
+def _fold_title(table: Table, name: str) -> str:
+    """Say what is folded away under a name, and which row of it is the lowest."""
+    place = [column.key for column in table.columns].index(table.rank)
+    rows = [row for row, fold in zip(table.rows, table.folds, strict=True) if fold == name]
+    known = [(value, str(row[0])) for row in rows if (value := _float(row[place])) is not None]
+    label = table.columns[place].group or table.columns[place].label
+    lowest = f"; lowest {label.removesuffix(' (%)')}: {min(known)[1]}, {min(known)[0]:.2f} %" if known else ""
+    return f"{name} ({len(rows)} {'row' if len(rows) == 1 else 'rows'}{lowest})"
 
 
 def _kind(row: Sequence[str]) -> str:
@@ -172,13 +196,14 @@ def _kind(row: Sequence[str]) -> str:
     return " ".join(kind for kind, mark in (("printed", "paper"), ("combined", "combined")) if mark in row[:2])
 
 
-def _confusion_view(result: EvaluationResult) -> list[dict[str, Any]]:
+def _confusion_view(result: EvaluationResult) -> dict[str, Any]:
+    names, table = shown_confusion(result)
     rows = []
-    for name, counts in zip(CLASSES, result.confusion, strict=True):
-        total = sum(counts)
-        shares = [f"{count / total * 100:.2f}" if total else "-" for count in counts]
+    for name, row in zip(names, table.tolist(), strict=True):
+        total = sum(row)
+        shares = [f"{count / total * 100:.2f}" if total else "-" for count in row]
         rows.append({"name": name, "shares": shares, "pixels": _thousands(total)})
-    return rows
+    return {"names": names, "rows": rows}
 
 
 def figure_view(figure: FigureFile) -> dict[str, str]:
@@ -217,15 +242,9 @@ def _float(cell: Cell) -> float | None:
     return float(cell) if isinstance(cell, int | float) else None
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value * 100:.2f}"
-
-
 def _plain(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def _interval(interval: tuple[float, float] | None, scale: float, unit: str, reason: str) -> str:
-    if interval is None:
-        return reason
-    return f"95 % interval {interval[0] * scale:.2f} to {interval[1] * scale:.2f} {unit}"
+def _interval(interval: tuple[float, float] | None, unit: str, reason: str) -> str:
+    return reason if interval is None else f"95 % interval {interval[0]:.2f} to {interval[1]:.2f} {unit}"

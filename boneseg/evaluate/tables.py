@@ -1,13 +1,15 @@
-"""The tables of an evaluation, from measurements alone, and their forms: CSV, JSON, Markdown."""
+"""The tables of an evaluation, from measurements alone."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
-from boneseg.cells import csv_text
-from boneseg.evaluate.records import PAPER, PATIENT, Cell, Column, Measurement, SeriesResult, Table, known
+from boneseg.evaluate.names import NETWORK, THRESHOLD, method_title
+from boneseg.evaluate.records import BONE_GROUP, PAPER, PATIENT, Cell, Column, Measurement, SeriesResult, Table, known
 from boneseg.metrics import counts
 from boneseg.metrics.statistics import (
     DISTANCES,
@@ -20,14 +22,13 @@ from boneseg.metrics.statistics import (
     summarise,
     too_few,
 )
-from boneseg.scheme import BONE, OUTLINE
+from boneseg.scheme.roles import BONE, COMMON_CLASSES, OUTLINE
 from boneseg.settings.schema import EvaluateSettings
 
 CLASS_KEYS = ("background", "outline", "bone")
-NETWORK, THRESHOLD = "network", "threshold"
 
-LONG = 10_000
-"""Whole numbers from here on are written in groups of three digits."""
+BONE_MEASURES = ("bone Dice (%)", "bone HD95 (mm)")
+"""What tables over series call the two headline figures."""
 
 Series = Sequence[SeriesResult]
 
@@ -42,7 +43,7 @@ def all_tables(series: Series, name: str, epoch: int, settings: EvaluateSettings
     """Make every table.
 
     Args:
-        series: the test series, each measured by both methods.
+        series: the test series, each measured by every method.
         name: of the network, architecture/encoder.
         epoch: the one that was kept.
         settings: tolerance, threshold and resamples.
@@ -52,7 +53,7 @@ def all_tables(series: Series, name: str, epoch: int, settings: EvaluateSettings
         per_series(series, name),
         per_image(series, name),
         patient_summary(series, name, settings),
-        patient_difference(series, settings),
+        *(patient_difference(series, method, settings) for method in baselines(series)),
         patient_series(series, settings),
     )
 
@@ -70,7 +71,8 @@ def class_wise(series: Series, name: str, epoch: int, settings: EvaluateSettings
     if has_own_grid(series):
         rows = [(f"{name}, output size", *rows[0][1:])]
         rows.append((f"{name}, full resolution", epoch, *class_figures(pooled(series, NETWORK))))
-    rows.append((threshold_name(settings), None, *class_figures(pooled(series, THRESHOLD))))
+    for method in baselines(series):
+        rows.append((method_title(method, name, settings), None, *class_figures(pooled(series, method))))
     return Table(
         name="class_wise",
         title="Class-wise and mean IoU, Dice and accuracy",
@@ -86,20 +88,21 @@ def per_series(series: Series, name: str) -> Table:
     """Table 4 of the paper: IoU of each CT series, and of all together."""
     columns = [Column(key="series", label="Series"), Column(key="patient", label="Patient")]
     columns += [Column(key="images", label="Images")]
-    for method, label in ((NETWORK, f"{name}: IoU (%)"), (THRESHOLD, "threshold: IoU (%)")):
+    for method in methods_of(series):
+        label = f"{name if method == NETWORK else method}: IoU (%)"
         columns += [percent(f"{method}_iou_{part}", part, label) for part in ("mean", *CLASS_KEYS)]
     rows: list[tuple[Cell, ...]] = [
         (
             row.name,
             row.patient[:8],
             row.images,
-            *ious(row.network.series_counts()),
-            *ious(row.threshold.series_counts()),
+            *(cell for method in methods_of(series) for cell in ious(row.methods[method].series_counts())),
         )
         for row in series
     ]
     images = sum(row.images for row in series)
-    rows.append(("combined", None, images, *ious(pooled(series, NETWORK)), *ious(pooled(series, THRESHOLD))))
+    together = (cell for method in methods_of(series) for cell in ious(pooled(series, method)))
+    rows.append(("combined", None, images, *together))
     return Table(
         name="per_series",
         title="IoU per CT series",
@@ -114,8 +117,8 @@ def per_series(series: Series, name: str) -> Table:
 def per_image(series: Series, name: str) -> Table:
     """Bone IoU over single images: least, greatest, mean and spread."""
     rows: list[tuple[Cell, ...]] = [
-        (label, *image_cells([_of(row, method).slice_counts() for row in series]))
-        for method, label in ((NETWORK, name), (THRESHOLD, THRESHOLD))
+        (name if method == NETWORK else method, *image_cells([row.methods[method].slice_counts() for row in series]))
+        for method in methods_of(series)
     ]
     return image_table((Column(key="method", label="Method"),), rows)
 
@@ -146,17 +149,18 @@ def image_cells(series: Sequence[counts.Counts]) -> list[Cell]:
 
 
 def patient_summary(series: Series, name: str, settings: EvaluateSettings) -> Table:
-    """Each figure over series under both methods: mean, spread and interval."""
+    """Each figure over series under every method: mean, spread and interval."""
     parts = (("mean", "mean"), ("sd", "SD"), ("low", "95 % from"), ("high", "to"))
     columns = [Column(key="measure", label="Measure")]
-    for method, label in ((NETWORK, name), (THRESHOLD, threshold_name(settings))):
+    for method in methods_of(series):
+        label = method_title(method, name, settings)
         columns += [Column(key=f"{method}_{key}", label=text, group=label, digits=2) for key, text in parts]
         columns += [Column(key=f"{method}_series", label="series", group=label)]
         columns += [Column(key=f"{method}_left_out", label="left out", group=label)]
     rows = []
-    for measure, value, scale in _measures(settings):
+    for measure, value, scale in (*_measures(settings), *_outline_measures(series, settings)):
         cells: list[Cell] = [measure]
-        for method in (NETWORK, THRESHOLD):
+        for method in methods_of(series):
             found = summarise_measure(series, method, value, settings, SHARES if scale > 1 else DISTANCES)
             cells += [known(figure * scale) for figure in (found.mean, found.sd, found.low, found.high)]
             cells += [found.series, found.left_out]
@@ -174,12 +178,12 @@ def patient_summary(series: Series, name: str, settings: EvaluateSettings) -> Ta
     )
 
 
-def patient_difference(series: Series, settings: EvaluateSettings) -> Table:
-    """Network minus threshold, paired by series."""
+def patient_difference(series: Series, baseline: str, settings: EvaluateSettings) -> Table:
+    """Network minus another method, paired by series."""
     patients = [row.patient for row in series]
     rows = []
     for measure, value, scale in _measures(settings):
-        first, second = (_values(series, method, value) for method in (NETWORK, THRESHOLD))
+        first, second = (_values(series, method, value) for method in (NETWORK, baseline))
         bounds = GAINS if scale > 1 else NO_BOUNDS
         found = paired_difference(first, second, patients, settings.bootstrap, bounds=bounds)
         rows.append(
@@ -192,8 +196,8 @@ def patient_difference(series: Series, settings: EvaluateSettings) -> Table:
             )
         )
     return Table(
-        name="patient_difference",
-        title="Network minus threshold, series by series",
+        name=difference_name(baseline),
+        title=f"Network minus {baseline}, series by series",
         protocol=PATIENT,
         note="Paired differences with their 95 % interval over patients (the wider of t and bootstrap-t) and the "
         "p-value of a two-sided sign-flip permutation test over patients; with n patients it cannot fall below "
@@ -219,16 +223,14 @@ def patient_series(series: Series, settings: EvaluateSettings) -> Table:
     labels = ("Dice (%)", "HD95 (mm)", "ASD (mm)", "NSD (%)")
     columns = [Column(key="series", label="Series"), Column(key="patient", label="Patient")]
     columns += [Column(key="images", label="Images"), Column(key="slice_mm", label="Slice (mm)", digits=2)]
-    for method in (NETWORK, THRESHOLD):
+    for method in methods_of(series):
         columns += [
             Column(key=f"{method}_{key}", label=label, group=f"{method}: bone", digits=2)
             for key, label in zip(keys, labels, strict=True)
         ]
     rows = []
     for row in series:
-        figures = [
-            known(value(_of(row, method)) * scale) for method in (NETWORK, THRESHOLD) for _, value, scale in measures
-        ]
+        figures = [known(value(found) * scale) for found in row.methods.values() for _, value, scale in measures]
         rows.append((row.name, row.patient[:8], row.images, row.network.spacing_mm[0], *figures))
     return Table(
         name="patient_series",
@@ -243,18 +245,33 @@ def patient_series(series: Series, settings: EvaluateSettings) -> Table:
 
 def pooled(series: Series, method: str) -> counts.Counts:
     """Add up the counts of all series, (3, 3)."""
-    total = np.zeros((counts.SIZE, counts.SIZE), dtype=np.int64)
+    total = np.zeros((counts.COMMON, counts.COMMON), dtype=np.int64)
     for row in series:
-        total += _of(row, method).series_counts()
+        total += row.methods[method].series_counts()
     return total
 
 
 def pooled_output(series: Series, method: str) -> counts.Counts:
     """Add up the counts of all series at the size of the network's own output, (3, 3)."""
-    total = np.zeros((counts.SIZE, counts.SIZE), dtype=np.int64)
+    total = np.zeros((counts.COMMON, counts.COMMON), dtype=np.int64)
     for row in series:
-        total += _of(row, method).output_counts().sum(axis=0)
+        total += row.methods[method].output_counts().sum(axis=0)
     return total
+
+
+def methods_of(series: Series) -> list[str]:
+    """Return the methods that every series is measured by, the network first."""
+    return list(series[0].methods) if series else [NETWORK, THRESHOLD]
+
+
+def baselines(series: Series) -> list[str]:
+    """Return the methods that the network stands beside."""
+    return methods_of(series)[1:]
+
+
+def difference_name(baseline: str) -> str:
+    """Return the name of the table of network minus another method."""
+    return "patient_difference" if baseline == THRESHOLD else f"{baseline}_difference"
 
 
 def has_own_grid(series: Series) -> bool:
@@ -269,8 +286,8 @@ def image_bone_iou(measurement: Measurement) -> counts.Values:
 
 
 def bone_dice(measurement: Measurement) -> float:
-    """Return the bone Dice of a series; NaN where neither mask has bone."""
-    return float(counts.dice(measurement.series_counts())[BONE])
+    """Return the bone Dice of a series; NaN where neither mask has bone, or the label is silent of some."""
+    return _number(measurement.bone_dice())
 
 
 def summarise_measure(
@@ -291,59 +308,50 @@ def _on_patients(series: Series) -> str:
     return f"{too_few(patients)}. " if patients < FEWEST_PATIENTS else ""
 
 
-def to_csv(table: Table) -> str:
-    """Return a table as CSV, its columns' keys as the header; what is not defined stays empty."""
-    rows = [[round(cell, 6) if isinstance(cell, float) else cell for cell in row] for row in table.rows]
-    return csv_text([[column.key for column in table.columns], *rows])
-
-
-def to_markdown(table: Table) -> str:
-    """Return a table as Markdown with its title, protocol and note."""
-    heads = [f"{column.group.removesuffix(' (%)')} {column.label}".strip() for column in table.columns]
-    protocol = f" (protocol: {table.protocol})" if table.protocol else ""
-    lines = [f"### {table.title}{protocol}", "", "| " + " | ".join(heads) + " |"]
-    lines.append("|" + "|".join(" ---: " if index else " --- " for index in range(len(heads))) + "|")
-    lines += ["| " + " | ".join(text_row) + " |" for text_row in to_text(table)]
-    return "\n".join([*lines, "", table.note, ""])
-
-
-def to_text(table: Table) -> list[list[str]]:
-    """Return the cells as a person reads them."""
-    return [[cell_text(cell, column) for cell, column in zip(row, table.columns, strict=True)] for row in table.rows]
-
-
-def cell_text(cell: Cell, column: Column) -> str:
-    """Return one cell with the column's decimals; a dash where nothing is defined."""
-    if cell is None:
-        return "-"
-    if isinstance(cell, float) and column.digits is not None:
-        return f"{cell:.{column.digits}f}"
-    if isinstance(cell, int) and cell >= LONG:
-        return f"{cell:,}".replace(",", "\N{NO-BREAK SPACE}")
-    return str(cell)
-
-
-def _of(row: SeriesResult, method: str) -> Measurement:
-    return row.network if method == NETWORK else row.threshold
-
-
 def _values(series: Series, method: str, value: Callable[[Measurement], float]) -> list[float]:
-    return [value(_of(row, method)) for row in series]
+    return [value(row.methods[method]) for row in series]
 
 
 def _measures(settings: EvaluateSettings) -> tuple[tuple[str, Callable[[Measurement], float], float], ...]:
     """Name, value and scale of each figure of the patient protocol."""
     return (
-        ("bone Dice (%)", bone_dice, 100.0),
-        ("bone IoU (%)", lambda found: float(counts.iou(found.series_counts())[BONE]), 100.0),
-        ("bone HD95 (mm)", lambda found: _number(found.hd95_mm), 1.0),
+        (BONE_MEASURES[0], bone_dice, 100.0),
+        ("bone IoU (%)", lambda found: _if_told(found, BONE_GROUP, counts.iou(found.series_counts())[BONE]), 100.0),
+        (BONE_MEASURES[1], lambda found: _number(found.hd95_mm), 1.0),
         ("bone average surface distance (mm)", lambda found: _number(found.average_surface_mm), 1.0),
         (
             f"bone NSD at {settings.surface_tolerance_mm:g} mm (%)",
             lambda found: _number(found.normalised_surface),
             100.0,
         ),
-        ("patient outline Dice (%)", lambda found: float(counts.dice(found.series_counts())[OUTLINE]), 100.0),
+        (
+            "patient outline Dice (%)",
+            lambda found: _if_told(found, COMMON_CLASSES[OUTLINE], counts.dice(found.series_counts())[OUTLINE]),
+            100.0,
+        ),
+    )
+
+
+def _if_told(measurement: Measurement, name: str, value: float) -> float:
+    return float(value) if measurement.tells(name) else math.nan
+
+
+def _outline_measures(
+    series: Series, settings: EvaluateSettings
+) -> tuple[tuple[str, Callable[[Measurement], float], float], ...]:
+    """Return the surface figures of the patient outline; nothing in records of before it was measured."""
+    name = COMMON_CLASSES[OUTLINE]
+    if all(row.network.region(name) is None for row in series):
+        return ()
+
+    def value(found: Measurement, figure: str) -> float:
+        region = found.region(name)
+        return _number(None if region is None else getattr(region, figure))
+
+    return (
+        (f"{name} HD95 (mm)", partial(value, figure="hd95_mm"), 1.0),
+        (f"{name} average surface distance (mm)", partial(value, figure="average_surface_mm"), 1.0),
+        (f"{name} NSD at {settings.surface_tolerance_mm:g} mm (%)", partial(value, figure="normalised_surface"), 100.0),
     )
 
 
@@ -354,11 +362,6 @@ def _number(value: float | None) -> float:
 def percent(key: str, label: str, group: str) -> Column:
     """Return a column of percent."""
     return Column(key=f"{key}_percent", label=label, group=group, digits=2)
-
-
-def threshold_name(settings: EvaluateSettings) -> str:
-    """Return what tables call the classical method."""
-    return f"threshold {settings.threshold_hu:g} HU"
 
 
 def class_figures(table: counts.Counts) -> list[float | None]:

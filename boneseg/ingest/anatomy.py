@@ -1,6 +1,7 @@
 """What the name of a mask or segment says: a bone, the patient's outline, something else, or nothing.
 
-Names are free text, which may hold a patient's name: only words of the lists below are ever kept or shown.
+Names are free text, which may hold a patient's name: only words of the lists below, and those by which the scheme of a
+run calls its bones, are ever kept or shown.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ _LESIONS = _set(
 """Of the doubts those that are no bone even where they name the bone that they are of."""
 _LESION_PARTS = ("metasta", "tumor", "tumour", "lesion", "läsion")
 
+_IGNORED = _set("ignore ignored unlabeled unlabelled")
 _OUTLINES = _set("outline body patient external trunc extremities")
 _BESIDE = _set(
     """
@@ -77,8 +79,10 @@ _BESIDE = _set(
     """
 )
 """Words that say which bone or which part, but do not name one."""
+SIDES = _set("left right l r")
+_SIDE_OF = {"lt": "left", "rt": "right"}
 _GENERIC = _set("label labels seg segs segment segmentation segmentations mask masks roi structure whole entire ct nii")
-_KNOWN = _BONES | _OTHERS | _DOUBTS | _OUTLINES | _BESIDE | _GENERIC
+_KNOWN = _BONES | _OTHERS | _DOUBTS | _IGNORED | _OUTLINES | _BESIDE | _GENERIC
 _LEVEL = re.compile(r"(?<![A-Za-z0-9])[CTLS]\d{1,2}(?![A-Za-z0-9])", re.IGNORECASE)
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _NUMBER = re.compile(r"\d{1,2}")
@@ -101,7 +105,13 @@ def words(name: str) -> list[str]:
     for level in _LEVEL.finditer(name):
         found += [*_WORD.findall(name[rest : level.start()]), level.group()]
         rest = level.end()
-    return [word.lower() for word in (*found, *_WORD.findall(name[rest:]))]
+    lower = (word.lower() for word in (*found, *_WORD.findall(name[rest:])))
+    return [_SIDE_OF.get(word, word) for word in lower]
+
+
+def is_level(word: str) -> bool:
+    """Say whether a word is a level of the spine, such as ``l5``."""
+    return bool(_LEVEL.fullmatch(word))
 
 
 def is_part(word: str) -> bool:
@@ -118,22 +128,37 @@ def best_name(label: str, code: str) -> str:
     """Return what says more of a segment: the free text, or the meaning of its code where the text says nothing."""
     found = words(label)
     says_nothing = meaning(found) == Meaning.UNKNOWN and _DOUBTS.isdisjoint(found)
-    return code if says_nothing and meaning(words(code)) != Meaning.UNKNOWN else label
+    if says_nothing and meaning(words(code)) != Meaning.UNKNOWN:
+        return code
+    sides = {word for word in words(code) if word in ("left", "right")}
+    return f"{label} {sides.pop()}" if names_bone(found) and SIDES.isdisjoint(found) and len(sides) == 1 else label
 
 
-def is_known(found: Iterable[str]) -> bool:
-    """Say whether each of some words is of these lists, a level of the spine or a small number."""
-    return all(_is_known(word) for word in found)
+def words_of(calls: Iterable[str]) -> frozenset[str]:
+    """Return the words of a scheme's names of bones that are not of these lists: they name bones too."""
+    found = {word for call in calls for word in words(call)}
+    return frozenset(word for word in found if not _is_known(word))
 
 
-def structure(found: Iterable[str]) -> frozenset[str]:
+def is_known(found: Iterable[str], more: Collection[str] = ()) -> bool:
+    """Say whether each of some words is of these lists or of ``more``, a level of the spine or a small number."""
+    return all(word in more or _is_known(word) for word in found)
+
+
+def structure(found: Iterable[str], more: Collection[str] = ()) -> frozenset[str]:
     """Return those of some words that say which structure it is."""
-    return frozenset(word for word in found if _is_known(word) and word not in _GENERIC)
+    return frozenset(word for word in found if is_known([word], more) and word not in _GENERIC)
 
 
-def names_bone(found: Collection[str]) -> bool:
+def names_bone(found: Collection[str], more: Collection[str] = ()) -> bool:
     """Say whether some words name a bone, whatever else they name."""
-    return not _BONES.isdisjoint(found) or any("bone" in word for word in found)
+    return not _BONES.isdisjoint(found) or any("bone" in word or word in more for word in found)
+
+
+def is_ignored(found: Iterable[str]) -> bool:
+    """Say whether a name stands for voxels of which nobody says what they are, as nnU-Net's ``ignore``."""
+    told = {word for word in found if word not in _GENERIC}
+    return bool(told) and told <= _IGNORED
 
 
 def says_no_bone(found: Collection[str]) -> bool:
@@ -145,13 +170,13 @@ def says_no_bone(found: Collection[str]) -> bool:
     return is_known(found) and (doubtful or meaning(found) == Meaning.OTHER)
 
 
-def meaning(found: Collection[str]) -> Meaning:
-    """Say what the words of a name say."""
+def meaning(found: Collection[str], more: Collection[str] = ()) -> Meaning:
+    """Say what the words of a name say; ``more`` are words that name bones beside those of the lists."""
     if not _OTHERS.isdisjoint(found):
         return Meaning.OTHER
     if not _DOUBTS.isdisjoint(found):
         return Meaning.UNKNOWN
-    if names_bone(found):
+    if names_bone(found, more):
         return Meaning.BONE
     told = [word for word in found if word not in _GENERIC]
     # A level alone is a vertebra; beside other words it may as well number a patient.
@@ -162,9 +187,9 @@ def meaning(found: Collection[str]) -> Meaning:
     return Meaning.UNKNOWN
 
 
-def shown(names: Iterable[Iterable[str]]) -> str:
+def shown(names: Iterable[Iterable[str]], more: Collection[str] = ()) -> str:
     """Return structures for a message, each once, a dozen at most."""
-    known = {" ".join(word for word in name if _is_known(word) and word not in _GENERIC) for name in names}
+    known = {" ".join(word for word in name if is_known([word], more) and word not in _GENERIC) for name in names}
     listed = sorted(known - {""})
     more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
     return ", ".join(listed[:_SHOWN]) + more

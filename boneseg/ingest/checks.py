@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from boneseg.dicom.series import AIR_HU
 from boneseg.errors import LabelError, SeriesError
+from boneseg.hu import AIR_HU
 from boneseg.ingest.plausible import why_not_hu
-from boneseg.scheme import BONE, OUTLINE
+from boneseg.scheme.roles import BONE, OUTLINE
 
 HIGHEST_LOW = -300
 """A CT series shows some air; above this in the lowest voxel, it was cropped or its values are not HU."""

@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 from boneseg.errors import LabelError
 from boneseg.geometry import Geometry
 from boneseg.ingest.anatomy import Meaning, meaning, says_no_bone, shown, words
-from boneseg.scheme import BACKGROUND, BONE, OUTLINE
+from boneseg.scheme.roles import BACKGROUND, BONE, OUTLINE
 
-OFF_GRID = 0.2
-"""How far, in voxels, a label's voxels may lie beside the series' own."""
 OTHERS = "others"
 """In a label map: all values that it does not name."""
 LabelMap = Mapping[Any, int]
@@ -36,7 +34,7 @@ def covered_slices(label: Geometry, series: Geometry) -> NDArray[np.int64]:
     Raises:
         LabelError: the label is not on the series' voxels. Labels are never interpolated: that would change them.
     """
-    numbers = label.slices_in(series, OFF_GRID)
+    numbers = label.slices_in(series)
     if numbers is None:
         raise LabelError(
             f"the label's grid ({_describe(label)}) is not the series' ({_describe(series)}); "
@@ -69,10 +67,10 @@ def to_classes(
     Raises:
         LabelError: a value is unknown, or the label is empty.
     """
-    present = _present(label)
+    present = values_present(label)
     if not present:
         raise LabelError(f"{file}: the label is empty; draw the bones, or remove the label")
-    classes = _mapped(label, class_table(present, file, names, label_map))
+    classes = mapped(label, class_table(present, file, names, label_map))
     require_bone(classes, file)
     return classes
 
@@ -92,11 +90,11 @@ def part_classes(
     Raises:
         LabelError: the label map does not know a value.
     """
-    present = _present(label)
+    present = values_present(label)
     if label_map is not None:
-        return _mapped(label, class_table(present, file, None, label_map))
+        return mapped(label, class_table(present, file, None, label_map))
     named = dict.fromkeys(outline, OUTLINE) | dict.fromkeys(bone, BONE)
-    return _mapped(label, {value: named.get(value, BACKGROUND) for value in present})
+    return mapped(label, {value: named.get(value, BACKGROUND) for value in present})
 
 
 def require_bone(classes: NDArray[np.uint8], file: str) -> None:
@@ -138,7 +136,8 @@ def describe_names(present: Sequence[int], names: Mapping[int, str]) -> list[str
     return [f"{len(bones)} segments are bone ({shown(bones)}){left_out}"]
 
 
-def _mapped(values: NDArray[Any], mapping: Mapping[int, int]) -> NDArray[np.uint8]:
+def mapped(values: NDArray[Any], mapping: Mapping[int, int]) -> NDArray[np.uint8]:
+    """Look values up; those that are not in the mapping become 0."""
     table = np.zeros(max(mapping, default=0) + 1, dtype=np.uint8)
     for value, known in mapping.items():
         table[value] = known
@@ -173,7 +172,8 @@ def _unknown(file: str, values: Sequence[int], names: Mapping[int, str] | None) 
     )
 
 
-def _present(values: NDArray[Any]) -> list[int]:
+def values_present(values: NDArray[Any]) -> list[int]:
+    """Return the values above 0 that occur, rising."""
     counts = np.zeros(np.iinfo(values.dtype).max + 1, dtype=np.int64)
     for plane in values:
         counts += np.bincount(plane.ravel(), minlength=len(counts))

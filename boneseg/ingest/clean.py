@@ -9,11 +9,11 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from boneseg.cells import csv_text
+from boneseg.safe_csv import csv_text
 from boneseg.storage import layout
 from boneseg.storage.client import ObjectInfo, ObjectStore
-from boneseg.storage.names import TOKEN, Names, conceal_html, save_names
 from boneseg.storage.private import change_place, is_private
+from boneseg.storage.pseudonyms import TOKEN, Names, conceal_html, save_names
 from boneseg.storage.records import SEAL, seal_of
 from boneseg.storage.workspace import Workspace
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from boneseg.dicom.marks import MARKS, ORDERS
-from boneseg.ingest.facts import ObjectFacts
 from boneseg.ingest.found import Weight
 from boneseg.ingest.grouping import SAME_POSITION_MM, Group, distance, parallel, plane_of
+from boneseg.ingest.object_facts import ObjectFacts
 
 _ACQUISITION, _NUMBER = MARKS.index("AcquisitionNumber"), ORDERS.index("InstanceNumber")
 _FEW = 9

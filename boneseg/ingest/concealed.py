@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from boneseg.storage.catalogue import ObjectRef, Problem, SeriesRow
-from boneseg.storage.names import Names
+from boneseg.storage.pseudonyms import Names
 
 
 def conceal_row(row: SeriesRow, names: Names) -> SeriesRow:

@@ -4,38 +4,42 @@ from __future__ import annotations
 
 import errno
 import math
-from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
-from pydantic import Field
+import numpy as np
 
+from boneseg.dicom.contours import read_structures
 from boneseg.dicom.file import remains
-from boneseg.dicom.header import CT_CLASSES, SECONDARY_CAPTURES, SEGMENTATIONS, SliceHeader, read_frames
+from boneseg.dicom.header import CT_CLASSES, SECONDARY_CAPTURES, SEGMENTATIONS, STRUCTURE_SETS, SliceHeader, read_frames
 from boneseg.dicom.marks import MARKS, TIMES, Marks, read_identity, read_marks
 from boneseg.dicom.pixels import WINDOWED, is_windowed, read_planes
 from boneseg.dicom.segmentation import what_is_drawn
 from boneseg.dicom.segmentation_frames import read_seg_header
+from boneseg.dicom.segmentation_references import References
 from boneseg.dicom.segments import read_segment_names
 from boneseg.dicom.series import check_frames, read_slice, sort_slices
 from boneseg.errors import BonesegError, LabelError, SeriesError, quoted
-from boneseg.ingest.anatomy import best_name, known_words
+from boneseg.ingest.anatomy import best_name
 from boneseg.ingest.formats import UNKNOWN, ZEROS, foreign_format
+from boneseg.ingest.label_names import read_names
+from boneseg.ingest.object_facts import Kind, ObjectFacts, Plane
+from boneseg.ingest.regions import region_names
+from boneseg.ingest.slicer_label import what_is_drawn as what_segments_draw
+from boneseg.ingest.volume_files import VolumeFile, open_volume, volume_kind
 from boneseg.ingest.volumes import Survey, slice_print
-from boneseg.nifti import is_nifti, read_pieces
-from boneseg.nifti import read_header as read_nifti_header
+from boneseg.nifti import read_label_table
+from boneseg.png import is_png, read_png
 from boneseg.storage.catalogue import FileKind, GeometryRecord, ObjectRef
 from boneseg.storage.hashing import combine, pseudonym, sha256_array
-from boneseg.storage.records import Record
 
-FACTS_VERSION = 3
+FACTS_VERSION = 4
 """Rises when the same file gives other facts than before, so that old ones are not re-used."""
 
 _MARK_DIGITS = 8
 _START = 512
+_MOST_SHADES = 256
 _DOCUMENTS = (b"%PDF", b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"\xd0\xcf\x11\xe0")
 """How files start that are pictures and texts for people."""
-_VOLUMES = (b"NRRD", b"ObjectType", b"NDims")
-"""How volumes start whose headers are text."""
 _LONGEST_MOVE_S = 100 * 365 * 86400
 _OF_THE_MACHINE = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
 _MODALITIES = "CR DOC DX IVUS KO MG MR NM OCT OT PR PT REG RF RTDOSE RTIMAGE RTPLAN SC SEG SM SR US XA"
@@ -43,94 +47,20 @@ MODALITIES = frozenset(_MODALITIES.split())
 """What DICOM defines; other words in its place may be anybody's."""
 
 
-class Kind(StrEnum):
-    """What a file is to boneseg."""
-
-    SLICE = "slice"
-    VOLUME = "volume"
-    LABEL = "label"
-    IGNORED = "ignored"
-    """Neither CT nor label; ``reason`` says what."""
-    BROKEN = "broken"
-    """Looks like CT or a label, but cannot be used; ``reason`` says why."""
-
-
-class Plane(Record):
-    """Where a DICOM slice lies; what the file does not say is None."""
-
-    rows: int
-    columns: int
-    position: tuple[float, float, float] | None
-    orientation: tuple[float, float, float, float, float, float] | None
-    pixel_spacing: tuple[float, float] | None
-    rescaled: bool
-
-    @property
-    def is_placed(self) -> bool:
-        """Whether the file tells where in the patient the slice is."""
-        spaced = self.pixel_spacing is not None and min(self.pixel_spacing) > 0
-        return spaced and self.position is not None and self.orientation is not None
-
-
-class ObjectFacts(Record):
-    """What is known of one object. Identifiers are keyed hashes; where the file has none they are empty."""
-
-    ref: ObjectRef
-    kind: Kind
-    file: FileKind | None = None
-    reason: str = ""
-    patient: str = ""
-    study: str = ""
-    series: str = ""
-    series_number: int | None = None
-    plane: Plane | None = None
-    """Of a slice."""
-    geometry: GeometryRecord | None = None
-    """Of a volume or label; also of a damaged volume."""
-    placed: bool = True
-    """Of a NIfTI file: whether it says where its voxels lie; otherwise the geometry's place is a guess."""
-    hu_range: tuple[int, int] | None = None
-    values: tuple[int, ...] = ()
-    """Label values above 0 that occur."""
-    pixels: str = ""
-    """Hash of the HU: of a slice, or of all slices of a volume in order; of a label: of what is drawn."""
-    referenced_series: str = ""
-    """Of a DICOM SEG: keyed hash of the series that it was drawn on, as ``series`` of that series' slices."""
-    referenced_images: tuple[str, ...] = ()
-    """Of a DICOM SEG: keyed hashes (``image``) of the SOPInstanceUIDs of the images that it was drawn on."""
-    frame_of_reference: str = ""
-    """Keyed hash (``frame``) of FrameOfReferenceUID."""
-    image: str = ""
-    """Of a slice: keyed hash of its SOPInstanceUID."""
-    marks: tuple[str, ...] = ()
-    """Of a slice: keyed hashes, 8 digits, of what says which pass it is of: ``marks.MARKS``; empty where not said."""
-    orders: tuple[float | None, ...] = ()
-    """Of a slice: ``marks.ORDERS``; times are moved by a keyed span, one for a study: only differences are kept."""
-    images: int | None = None
-    """Of a slice: how many images its acquisition has, where the file says so."""
-    segments: dict[int, str] = Field(default_factory=dict)
-    """Of a DICOM SEG: value -> what of the segment's name is a word of anatomy."""
-    is_picture: bool = False
-    """Whether a file that is not used shows a patient all the same: a label beside it may be drawn on it."""
-    warnings: tuple[str, ...] = ()
-    """What is odd about a volume or label that can be used."""
-    prints: tuple[str, ...] = ()
-    """Hash of the HU of each slice, however it is turned or mirrored; empty for a slice that shows next to nothing."""
-
-
-def inspect(path: Path, ref: ObjectRef, secret: bytes) -> ObjectFacts:
+def inspect(path: Path, ref: ObjectRef, secret: bytes, data: tuple[Path, ObjectRef] | None = None) -> ObjectFacts:
     """Find out what a file is.
 
     Args:
         path: the file; its name plays no part.
         ref: the object that the file is a copy of.
         secret: of the keyed hashes that stand for patient, study and series.
+        data: of a detached header, the file with its voxels; without it such a header cannot be used.
     """
-    broken = ObjectFacts(ref=ref, kind=Kind.BROKEN)
+    broken = ObjectFacts(ref=ref, kind=Kind.BROKEN, data=data[1] if data is not None else None)
     try:
-        if is_nifti(path):
-            broken = broken.model_copy(update={"file": FileKind.NIFTI})
-            return _nifti(path, ref)
+        if (kind := volume_kind(path)) is not None:
+            broken = broken.model_copy(update={"file": kind})
+            return _volume(open_volume([path, *([data[0]] if data is not None else [])]), broken)
         broken = broken.model_copy(update={"file": FileKind.DICOM})
         frames = read_frames(path)
         if frames is None:
@@ -151,15 +81,36 @@ def inspect(path: Path, ref: ObjectRef, secret: bytes) -> ObjectFacts:
 
 
 def _unrecognised(path: Path, broken: ObjectFacts) -> ObjectFacts:
+    if names := read_names(path):
+        return ObjectFacts(ref=broken.ref, kind=Kind.NAMES, segments=names)
     reason = foreign_format(path, broken.ref.key)
     if reason == UNKNOWN and (damage := remains(path)):
         return broken.model_copy(update={"reason": damage})
+    if is_png(path):
+        return _picture(path, broken.ref, reason)
     with path.open("rb") as file:
         start = file.read(_START)
     # What is no text may be an image in a format that is not read: a label beside it must go to no other series.
     binary = b"\0" in start and not start.startswith(_DOCUMENTS) and reason != ZEROS
-    is_picture = binary or start.startswith(_VOLUMES)
-    return ObjectFacts(ref=broken.ref, kind=Kind.IGNORED, reason=reason, is_picture=is_picture)
+    return ObjectFacts(ref=broken.ref, kind=Kind.IGNORED, reason=reason, is_picture=binary)
+
+
+def _picture(path: Path, ref: ObjectRef, reason: str) -> ObjectFacts:
+    """Return what a slice or a mask may be made of, if the settings say where it lies."""
+    try:
+        grey = read_png(path)
+    except SeriesError as error:
+        return ObjectFacts(ref=ref, kind=Kind.IGNORED, reason=str(error).removeprefix(f"{path.name}: "))
+    values: list[int] = np.unique(grey).tolist()
+    return ObjectFacts(
+        ref=ref,
+        kind=Kind.IGNORED,
+        reason=reason,
+        picture=(grey.shape[0], grey.shape[1], 8 * grey.dtype.itemsize),
+        shades=len(values),
+        values=tuple(values) if len(values) <= _MOST_SHADES else (values[0], values[-1]),
+        pixels=sha256_array(grey),
+    )
 
 
 def _dicom(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes) -> ObjectFacts:
@@ -174,13 +125,16 @@ def _dicom(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes)
             geometry=GeometryRecord.of(seg.geometry),
             values=values,
             pixels=pixels,
-            segments={value: known_words(best_name(*names)) for value, names in read_segment_names(path).items()},
+            segments={value: best_name(*names) for value, names in read_segment_names(path).items()},
             patient=_keyed(secret, "patient", header.patient_id),
             study=_keyed(secret, "study", header.study_uid),
             referenced_series=_keyed(secret, "series", seg.references.series),
             referenced_images=tuple(_keyed(secret, "image", uid) for uid in seg.references.images),
+            listed_images=_listed(seg.references, secret),
             frame_of_reference=_keyed(secret, "frame", seg.references.frame_of_reference),
         )
+    if header.is_rtstruct:
+        return _structures(path, ref, header, secret)
     reason = _not_ct(header)
     if reason is not None:
         is_picture = header.rows > 0 and header.position is not None
@@ -218,6 +172,34 @@ def _dicom(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes)
     )
 
 
+def _listed(references: References, secret: bytes) -> tuple[str, ...]:
+    more = len(references.listed) > len(references.images)
+    return tuple(_keyed(secret, "image", uid) for uid in references.listed) if more else ()
+
+
+def _structures(path: Path, ref: ObjectRef, header: SliceHeader, secret: bytes) -> ObjectFacts:
+    """Return the facts of an RTSTRUCT."""
+    found = read_structures(path)
+    if not found.drawn:
+        reason = "an RTSTRUCT without closed contours, such as one of points for a plan, marks no bone"
+        return ObjectFacts(ref=ref, kind=Kind.IGNORED, reason=reason)
+    return ObjectFacts(
+        ref=ref,
+        kind=Kind.LABEL,
+        file=FileKind.RTSTRUCT,
+        outermost=tuple((x, y, z) for x, y, z in found.outermost().round(2).tolist()),
+        values=found.drawn,
+        pixels=found.content(),
+        segments=region_names(found.regions),
+        patient=_keyed(secret, "patient", header.patient_id),
+        study=_keyed(secret, "study", header.study_uid),
+        referenced_series=_keyed(secret, "series", found.references.series),
+        referenced_images=tuple(_keyed(secret, "image", uid) for uid in found.references.images),
+        frame_of_reference=_keyed(secret, "frame", found.references.frame_of_reference),
+        warnings=found.warnings,
+    )
+
+
 def _moved(marks: Marks, secret: bytes, study: str) -> tuple[float | None, ...]:
     """Return numbers and times by which slices have an order, the times moved so that no date is left in them."""
     span = int(pseudonym(secret, "time", study), 16) % _LONGEST_MOVE_S
@@ -228,17 +210,23 @@ def _moved(marks: Marks, secret: bytes, study: str) -> tuple[float | None, ...]:
 
 
 def _identified(path: Path, broken: ObjectFacts, secret: bytes) -> ObjectFacts:
-    """Add what a file that cannot be read still says of itself: a SEG is no CT, and a SEG may reference it."""
+    """Add what a file that cannot be read still says of itself: a label is no CT."""
     identity = read_identity(path)
     return broken.model_copy(
         update={
-            "file": FileKind.DICOM_SEG if identity.sop_class in SEGMENTATIONS else FileKind.DICOM,
+            "file": _label_class(identity.sop_class) or FileKind.DICOM,
             "patient": _keyed(secret, "patient", identity.patient),
             "study": _keyed(secret, "study", identity.study),
             "series": _keyed(secret, "series", identity.series),
             "image": _keyed(secret, "image", identity.image),
         }
     )
+
+
+def _label_class(sop_class: str) -> FileKind | None:
+    if sop_class in SEGMENTATIONS:
+        return FileKind.DICOM_SEG
+    return FileKind.RTSTRUCT if sop_class == STRUCTURE_SETS else None
 
 
 def _frames(path: Path, ref: ObjectRef, frames: list[SliceHeader], secret: bytes) -> ObjectFacts:
@@ -281,8 +269,6 @@ def _not_ct(header: SliceHeader) -> str | None:
 
 
 def _other_object(header: SliceHeader) -> str | None:
-    if header.modality == "RTSTRUCT":
-        return "RTSTRUCT contours are not read; convert them to DICOM SEG or NIfTI"
     if header.modality == "SEG":
         return "a segmentation of another kind than DICOM SEG; export it again as DICOM SEG or NIfTI"
     if header.modality and header.modality != "CT":
@@ -298,25 +284,57 @@ def _keyed(secret: bytes, kind: str, identifier: str) -> str:
     return pseudonym(secret, kind, identifier) if identifier else ""
 
 
-def _nifti(path: Path, ref: ObjectRef) -> ObjectFacts:
-    header = read_nifti_header(path)
-    geometry = GeometryRecord.of(header.geometry)
-    known = ObjectFacts(ref=ref, kind=Kind.BROKEN, file=FileKind.NIFTI, geometry=geometry, placed=header.placed)
+def _volume(volume: VolumeFile, broken: ObjectFacts) -> ObjectFacts:
+    geometry = GeometryRecord.of(volume.geometry)
+    update = {"geometry": geometry, "placed": volume.placed, "data_file": volume.data_file}
+    known = broken.model_copy(update=update)
+    if volume.data is None:
+        may_be_ct = not volume.segments and volume.holds_large_numbers
+        return known.model_copy(update={"reason": volume.why_missing, **({} if may_be_ct else {"geometry": None})})
+    if volume.segments is not None:
+        return _segmentation(volume, known)
     survey = Survey()
     try:
-        for piece in read_pieces(path, header):
-            survey.add(piece.slice, header.geometry.shape[1], piece.values)
-        warnings = (*header.warnings, *survey.warnings())
+        for piece in volume.pieces():
+            survey.add(piece.slice, volume.geometry.shape[1], piece.values)
+        warnings = (*volume.warnings, *survey.warnings())
         if survey.is_label:
             values, pixels = survey.label_values(), survey.pixels()
+            names = read_label_table(volume.path) if volume.kind == FileKind.NIFTI else {}
             return known.model_copy(
-                update={"kind": Kind.LABEL, "values": values, "pixels": pixels, "warnings": warnings}
+                update={
+                    "kind": Kind.LABEL,
+                    "values": values,
+                    "pixels": pixels,
+                    "warnings": warnings,
+                    "segments": names if set(values) <= names.keys() else {},
+                }
             )
         hu_range = survey.hu_range()
     except SeriesError as error:
         # Where the file was CT, its place matters: its label must not go to a neighbour.
-        reason = str(error).removeprefix(f"{path.name}: ")
+        reason = str(error).removeprefix(f"{volume.path.name}: ")
         return known.model_copy(update={"reason": reason, **({} if survey.was_ct else {"geometry": None})})
     return known.model_copy(
         update={"kind": Kind.VOLUME, "hu_range": hu_range, "pixels": survey.pixels(), "warnings": warnings}
     ).model_copy(update={"prints": survey.prints()})
+
+
+def _segmentation(volume: VolumeFile, known: ObjectFacts) -> ObjectFacts:
+    try:
+        if volume.geometry.shape == (1, 1, 1):  # as 3D Slicer saves it
+            raise LabelError("the segmentation is empty; draw the bones, or remove it")
+        values, pixels = what_segments_draw(volume)
+    except LabelError as error:
+        reason = str(error).removeprefix(f"{volume.path.name}: ")
+        return known.model_copy(update={"reason": reason, "geometry": None})
+    names = {one.number: best_name(one.name, one.code) for one in volume.segments or ()}
+    return known.model_copy(
+        update={
+            "kind": Kind.LABEL,
+            "values": values,
+            "pixels": pixels,
+            "segments": names,
+            "warnings": volume.warnings,
+        }
+    )

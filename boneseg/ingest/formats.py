@@ -1,4 +1,4 @@
-"""What a file is that is neither DICOM nor NIfTI, by its first bytes, and what to do about it."""
+"""What a file is that is in no format that is read, by its first bytes, and what to do about it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import struct
 import zlib
 from pathlib import Path, PurePosixPath
 
-UNKNOWN = "neither DICOM nor NIfTI"
+UNKNOWN = "neither DICOM, NIfTI, NRRD nor MetaImage"
 """What is said of a file that has no mark."""
 ZEROS = "only zeros"
 _START_BYTES = 600
 _TO_NIFTI = "convert it to one .nii.gz file"
 _UNPACK = "unpack it"
 _PICTURE = "pictures hold no HU; export the series as DICOM"
+_PNG = f"{_PICTURE}, or give pull.png.spacing_mm where slices and masks are kept so"
 _MARKS: tuple[tuple[int, bytes, str, str], ...] = (
-    (0, b"NRRD000", "an NRRD volume", _TO_NIFTI),
-    (0, b"ObjectType", "a MetaImage volume (.mha, .mhd)", _TO_NIFTI),
-    (0, b"NDims", "a MetaImage volume (.mha, .mhd)", _TO_NIFTI),
+    (0, b"NRRD000", "an NRRD volume", _UNPACK),
+    (0, b"ObjectType = Image", "a MetaImage volume", _UNPACK),
+    (0, b"ObjectType", "a MetaIO object that is no image", ""),
     (0, b"\x00\x00\x01\x00\x00\x00", "an icon", _PICTURE),
     (0, b"PK\x03\x04", "a zip archive", _UNPACK),
     (0, b"PK\x05\x06", "an empty zip archive", _UNPACK),
@@ -27,7 +28,7 @@ _MARKS: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"BZh", "a bzip2 archive", _UNPACK),
     (0, b"\xfd7zXZ\x00", "an xz archive", _UNPACK),
     (0, b"\x28\xb5\x2f\xfd", "a zstd archive", _UNPACK),
-    (0, b"\x89PNG\r\n\x1a\n", "a PNG picture", _PICTURE),
+    (0, b"\x89PNG\r\n\x1a\n", "a PNG picture", _PNG),
     (0, b"\xff\xd8\xff", "a JPEG picture", _PICTURE),
     (0, b"\xff\x4f\xff\x51", "a JPEG 2000 picture", _PICTURE),
     (0, b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 picture", _PICTURE),
@@ -52,7 +53,7 @@ _TEXT_BYTES = bytes(set(range(32, 127)) | {9, 10, 12, 13, 27})
 
 
 def foreign_format(path: Path, name: str) -> str:
-    """Say what a file is that is neither DICOM nor NIfTI, with the fix.
+    """Say what a file is that is in no format that is read, with the fix.
 
     Args:
         path: the file.
@@ -122,14 +123,15 @@ def _gzipped(path: Path, name: str) -> str:
         inside = "gzip data"
     if inside.startswith("a NIfTI volume"):
         return inside
-    return f"gzipped {inside.removeprefix('the file ')}; unpack it" if inside else "gzip data that are no NIfTI volume"
+    inside = inside.removeprefix("the file ").removesuffix(f"; {_UNPACK}")
+    return f"gzipped {inside}; {_UNPACK}" if inside else "gzip data that are no NIfTI volume"
 
 
 def _by_name(name: str) -> str:
     if name.endswith((".img", ".hdr")):
         return f"{_PAIR}; {_convert_pair()}"
     if name.endswith((".raw", ".zraw")):
-        return "voxels without a header (.raw of a .mhd); convert the .mhd to one .nii.gz file"
+        return "voxels without a header; add the .mhd or .nhdr file that names this one"
     if name.endswith((".mgh", ".mgz")):
         return f"a FreeSurfer volume; {_TO_NIFTI}"
     return ""

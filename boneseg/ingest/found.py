@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from boneseg.ingest.labels import Recognised
+from boneseg.ingest.candidates import Recognised
 from boneseg.storage.catalogue import Problem
 
 

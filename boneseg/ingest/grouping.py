@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import PurePosixPath
 
 from boneseg.dicom.marks import MARKS, ORDERS
-from boneseg.ingest.facts import ObjectFacts, Plane
+from boneseg.ingest.object_facts import ObjectFacts, Plane
 
 SAME_POSITION_MM = 1e-2
 _SAME_DIRECTION = 1e-3

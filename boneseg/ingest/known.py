@@ -6,7 +6,8 @@ import logging
 from collections.abc import Collection, Mapping
 
 from boneseg.errors import RecordError
-from boneseg.ingest.facts import FACTS_VERSION, ObjectFacts
+from boneseg.ingest.facts import FACTS_VERSION
+from boneseg.ingest.object_facts import ObjectFacts
 from boneseg.storage import layout
 from boneseg.storage.catalogue import ObjectRef
 from boneseg.storage.client import ObjectStore

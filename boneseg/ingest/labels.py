@@ -8,82 +8,18 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from boneseg.ingest.anatomy import Meaning, meaning, words
-from boneseg.ingest.facts import Kind, ObjectFacts
+from boneseg.ingest.candidates import Candidate, LabelAtPlace, Recognised
+from boneseg.ingest.contradictions import Refuse, another_space, contradiction, drawn_elsewhere, is_same_frame
 from boneseg.ingest.joining import Claim, settle
+from boneseg.ingest.label_names import NameTable, NameTables
 from boneseg.ingest.likeness import Compare
-from boneseg.ingest.places import Fit, Place, Rank, fit, numbers_differ, rank, why_no_fit
+from boneseg.ingest.object_facts import Kind, ObjectFacts
+from boneseg.ingest.places import Fit, Place, fit, leaves_out_an_end, numbers_differ, rank, stem, why_no_fit
+from boneseg.scheme import BONE_SCHEME, LabelScheme
 from boneseg.storage.catalogue import FileKind, Problem, SeriesRow
 
 _GREY_VALUES = 200
 """A volume of at least as many values from 0 to 255 is a picture with grey values: nobody labels so many structures."""
-
-
-@dataclass(frozen=True)
-class Recognised:
-    """A series, and what is known of it beside its row.
-
-    Attributes:
-        row: without a label.
-        slices: facts of its objects, copies included.
-        folders: all folders below the raw prefix that hold the whole series.
-        parent: what the files call one series; passes of one have the same.
-        first: by what one pass comes before another.
-    """
-
-    row: SeriesRow
-    slices: tuple[ObjectFacts, ...]
-    folders: tuple[str, ...] = ()
-    parent: object = None
-    first: tuple[float, ...] = ()
-
-
-class _Candidate:
-    """A series to which a label may go."""
-
-    def __init__(self, found: Recognised) -> None:
-        row = found.row
-        self.found = found
-        self.path = row.source
-        geometry = row.geometry.geometry()
-        first = found.slices[0]
-        if first.kind == Kind.VOLUME:
-            in_order = first.file == FileKind.NIFTI
-            self.places = [Place(row.source, PurePosixPath(row.source).parent, geometry, first.placed, in_order)]
-        else:
-            folders = dict.fromkeys((row.source, *found.folders))
-            self.places = [Place(folder, PurePosixPath(folder), geometry) for folder in folders]
-        self.images = {item.image for item in found.slices if item.image}
-        self.series = {item.series for item in found.slices if item.series}
-
-    @property
-    def place(self) -> Place:
-        return self.places[0]
-
-    def rank(self, label: Place) -> Rank:
-        return max(rank(label, place) for place in self.places)
-
-    def fit(self, label: Place) -> Fit:
-        return fit(label, self.place)
-
-
-@dataclass(frozen=True)
-class _Label:
-    fact: ObjectFacts
-    place: Place
-
-    @property
-    def is_seg(self) -> bool:
-        return self.fact.file == FileKind.DICOM_SEG
-
-    def fitting(self, indices: Iterable[int], candidates: Sequence[_Candidate]) -> list[int]:
-        """Return those of some series on whose grid the label lies.
-
-        A DICOM SEG leaves out empty slices, but a NIfTI file is rarely a part: where it fits a whole series, that is
-        its own.
-        """
-        how = {index: candidates[index].fit(self.place) for index in indices}
-        best = max(how.values(), default=Fit.NONE)
-        return [index for index, well in how.items() if well > Fit.NONE and (self.is_seg or well == best)]
 
 
 @dataclass(frozen=True)
@@ -98,7 +34,7 @@ class _Known:
         compare: tells on which of several passes a label lies.
     """
 
-    candidates: list[_Candidate]
+    candidates: list[Candidate]
     unread: list[Place]
     below: dict[PurePosixPath, list[int]]
     broken_series: frozenset[str]
@@ -112,11 +48,16 @@ class _Choice:
 
 
 def assign_labels(
-    found: Sequence[Recognised], facts: Sequence[ObjectFacts], images: Iterable[str], prefix: str, compare: Compare
+    found: Sequence[Recognised],
+    facts: Sequence[ObjectFacts],
+    images: Iterable[str],
+    prefix: str,
+    compare: Compare,
+    scheme: LabelScheme = BONE_SCHEME,
 ) -> tuple[list[SeriesRow], list[Problem]]:
     """Give each series the label that is its own.
 
-    What a DICOM SEG references decides. For other labels the nearest folder above that holds images decides among
+    What a DICOM SEG or RTSTRUCT references decides. For others the nearest folder above that holds images decides among
     which series it may choose: a label never goes to another patient's folder because its own series is damaged. Of
     the series there on whose grid it lies, with all or some of their slices, the one with most folders in common is
     taken, then the one whose name is most alike (``labelsTr/a_1`` and ``imagesTr/a_1_0000``), and of several passes of
@@ -128,36 +69,50 @@ def assign_labels(
         images: keys of all objects that are images, readable or not.
         prefix: start of all keys that people do not need to see.
         compare: tells on which of several passes of one series a label lies.
+        scheme: says by which words beside those of anatomy files call bones.
 
     Returns:
         The rows with labels, and a problem for each label that is not used.
     """
-    known = _known([_Candidate(item) for item in found], facts, images, prefix, compare)
+    known = _known([Candidate(item) for item in found], facts, images, prefix, compare)
     claims: dict[int, list[Claim]] = defaultdict(list)
     problems = []
+    named = [item for item in facts if item.kind == Kind.NAMES]
+    tables = NameTables.of((_below(item, prefix), NameTable(item.segments, item.ref.sha256)) for item in named)
+    stems = {item.ref.key: stem(item.ref.key) for item in facts if item.kind == Kind.LABEL}
     for item in facts:
         if item.kind != Kind.LABEL:
             continue
-        label = _Label(item, _place(item, prefix))
+        label = LabelAtPlace(item, _place(item, prefix))
         choice = _is_picture(label) or _choose(label, known)
         if isinstance(choice, str):
             problems.append(Problem(source=label.place.path, reason=choice))
             continue
         series = known.candidates[choice.index]
         in_order = series.fit(label.place) == Fit.IN_ORDER
-        claims[choice.index].append(Claim(label.place, item, series.rank(label.place), in_order))
+        others = {name for key, name in stems.items() if key != item.ref.key}
+        table = tables.of_label(label.place.path, item.values, others)
+        claim = Claim(label.place, item, series.rank(label.place), in_order, table, _is_whole(label, series))
+        claims[choice.index].append(claim)
         notes = [choice.note, _taken_in_order(label.place, series.place) if in_order else ""]
         problems += [Problem(source=label.place.path, reason=note, fatal=False) for note in notes if note]
     rows = [item.row for item in found]
     for index, claimants in sorted(claims.items()):
-        chosen, said = settle(known.candidates[index].place, claimants)
+        chosen, said = settle(known.candidates[index].place, claimants, scheme)
         rows[index] = rows[index].model_copy(update={"label": chosen})
         problems += said
     return rows, problems
 
 
+def _is_whole(label: LabelAtPlace, series: Candidate) -> bool:
+    """Say whether a label without frames at an end of its series names the images there all the same."""
+    named = {*label.fact.listed_images, *label.fact.referenced_images}
+    drawn_on_all = bool(series.images) and series.images <= named
+    return label.is_seg and drawn_on_all and leaves_out_an_end(label.place, series.place)
+
+
 def _known(
-    candidates: list[_Candidate], facts: Sequence[ObjectFacts], images: Iterable[str], prefix: str, compare: Compare
+    candidates: list[Candidate], facts: Sequence[ObjectFacts], images: Iterable[str], prefix: str, compare: Compare
 ) -> _Known:
     below: dict[PurePosixPath, list[int]] = {folder: [] for folder in _with_parents(images, prefix)}
     for index, candidate in enumerate(candidates):
@@ -178,13 +133,13 @@ def may_be_image(item: ObjectFacts) -> bool:
     path = PurePosixPath(item.ref.key)
     found = words(" ".join((*path.parent.parts[-1:], path.name.split(".")[0])))
     called_label = not _LABEL_WORDS.isdisjoint(found) or meaning(found) != Meaning.UNKNOWN
-    return item.file != FileKind.DICOM_SEG and not called_label
+    return not item.is_segmentation and not called_label
 
 
 _LABEL_WORDS = frozenset(["label", "labels", "seg", "segs", "segmentation", "segmentations", "mask", "masks", "gt"])
 
 
-def _choose(label: _Label, known: _Known) -> _Choice | str:
+def _choose(label: LabelAtPlace, known: _Known) -> _Choice | str:
     """Return the series that a label belongs to, or why there is none."""
     referenced = _referenced(label, known)
     if isinstance(referenced, str):
@@ -193,18 +148,60 @@ def _choose(label: _Label, known: _Known) -> _Choice | str:
         return _of_referenced(label, referenced, known)
     home = next((f for f in (label.place.folder, *label.place.folder.parents) if f in known.below), PurePosixPath())
     near = known.below.get(home, [])
+    if not label.is_contours:
+        return _of_near(label, near, home, known)
+    in_frame = _in_its_frame(label, near, known)
+    if near and not in_frame:
+        return (
+            "no series beside it is the one that it says it was drawn on, or has the frame of reference of its "
+            "contours; add that series, or export the regions again on one that is here"
+        )
+    choice = _of_near(label, in_frame, home, known)
+    if isinstance(choice, str) or choice.note:
+        return choice
+    series = known.candidates[choice.index]
+    return _Choice(choice.index, drawn_elsewhere(label.fact, series.first, series.path))
+
+
+def _of_near(label: LabelAtPlace, near: list[int], home: PurePosixPath, known: _Known) -> _Choice | str:
+    """Return that of some series near a label whose it is."""
     fitting = label.fitting(near, known.candidates)
     if not fitting:
         return _no_fit(label, home, [known.candidates[index] for index in near], known)
-    refusals = {index: _contradiction(label.fact, known.candidates[index]) for index in fitting}
-    allowed = [index for index in fitting if not refusals[index]]
-    if not allowed:
-        return refusals[fitting[0]]
+    allowed = _without_refused(label, fitting, known, contradiction)
+    if isinstance(allowed, str):
+        return allowed
     choice = _nearest(label, allowed, known)
-    return choice if isinstance(choice, str) else _other_owner(label, choice, home, known) or choice
+    if isinstance(choice, str) or is_same_frame(label.fact, known.candidates[choice.index].first):
+        return choice
+    return _other_owner(label, choice, home, known) or choice
 
 
-def _referenced(label: _Label, known: _Known) -> list[int] | str:
+def _without_refused(label: LabelAtPlace, fitting: list[int], known: _Known, refuse: Refuse) -> list[int] | str:
+    """Return those of some series to which a label is not refused; the reason where there are none."""
+    found = [known.candidates[index] for index in fitting]
+    refusals = [refuse(label.fact, series.first, series.path) for series in found]
+    allowed = [index for index, refusal in zip(fitting, refusals, strict=True) if not refusal]
+    return allowed or refusals[0]
+
+
+def _in_its_frame(label: LabelAtPlace, near: list[int], known: _Known) -> list[int]:
+    """Return those of some series in whose space contours lie, by what both files say.
+
+    Contours say where they lie in a frame of reference. A series without one, as in NIfTI, is theirs only where they
+    lie on its very slices.
+    """
+
+    def is_theirs(index: int) -> bool:
+        frame = known.candidates[index].first.frame_of_reference
+        if frame:
+            return frame == label.fact.frame_of_reference
+        return known.candidates[index].fit(label.place) >= Fit.SOME_SLICES
+
+    return [index for index in near if is_theirs(index)]
+
+
+def _referenced(label: LabelAtPlace, known: _Known) -> list[int] | str:
     """Return the series that a label says it was drawn on, none where it does not say or they are not here."""
     fact, images = label.fact, set(label.fact.referenced_images)
     there = [(index, len(images & item.images)) for index, item in enumerate(known.candidates)]
@@ -224,7 +221,7 @@ def _referenced(label: _Label, known: _Known) -> list[int] | str:
     return by_series
 
 
-def _of_referenced(label: _Label, indices: list[int], known: _Known) -> _Choice | str:
+def _of_referenced(label: LabelAtPlace, indices: list[int], known: _Known) -> _Choice | str:
     fitting = label.fitting(indices, known.candidates)
     if not fitting:
         series = known.candidates[indices[0]].place
@@ -232,38 +229,11 @@ def _of_referenced(label: _Label, indices: list[int], known: _Known) -> _Choice 
             f"it says that it was drawn on {series.path}, but it has {label.place.describe()} and that series "
             f"{series.describe()}{_because(label, series)}: complete the series, or export the label again on it"
         )
-    refusals = {index: _another_patient(label.fact, known.candidates[index]) for index in fitting}
-    allowed = [index for index in fitting if not refusals[index]]
-    return _nearest(label, allowed, known) if allowed else refusals[fitting[0]]
+    allowed = _without_refused(label, fitting, known, another_space)
+    return allowed if isinstance(allowed, str) else _nearest(label, allowed, known)
 
 
-def _contradiction(fact: ObjectFacts, series: _Candidate) -> str:
-    """Return why a label cannot be of a series on whose grid it lies; empty where nothing speaks against it."""
-    first = series.found.slices[0]
-    if other := _another_patient(fact, series):
-        return other
-    same_study = bool(fact.study) and fact.study == first.study
-    same_frame = bool(fact.frame_of_reference) and fact.frame_of_reference == first.frame_of_reference
-    same_patient = bool(fact.patient) and fact.patient == first.patient
-    refers = bool(fact.referenced_series or fact.referenced_images)
-    if refers and (same_study or same_frame or same_patient):
-        return (
-            f"it says that it was drawn on a series that is not here; {series.path} has the same grid, but is another "
-            "one: add the series that it was drawn on"
-        )
-    if same_study and fact.frame_of_reference and first.frame_of_reference and not same_frame:
-        return f"it lies in another frame of reference than {series.path}; export it again on that series"
-    return ""
-
-
-def _another_patient(fact: ObjectFacts, series: _Candidate) -> str:
-    first = series.found.slices[0]
-    if fact.patient and first.patient and fact.patient != first.patient:
-        return f"it names another PatientID than {series.path}, the series that it fits; put it beside its own series"
-    return ""
-
-
-def _nearest(label: _Label, indices: list[int], known: _Known) -> _Choice | str:
+def _nearest(label: LabelAtPlace, indices: list[int], known: _Known) -> _Choice | str:
     """Return the one series that is nearest by folder and name."""
     ranks = {index: known.candidates[index].rank(label.place) for index in indices}
     best = max(ranks.values())
@@ -279,7 +249,7 @@ def _nearest(label: _Label, indices: list[int], known: _Known) -> _Choice | str:
     return f"fits {names} equally well; put the label beside its series"
 
 
-def _of_passes(label: _Label, order: list[int], known: _Known) -> _Choice | str:
+def _of_passes(label: LabelAtPlace, order: list[int], known: _Known) -> _Choice | str:
     """Return the pass on whose bones a label lies, the first where it lies as well on several."""
     fits_them = f"fits {len(order)} passes of one series, {known.candidates[order[0]].path}"
     a_way_out = "a DICOM SEG that references its images, or a folder for each pass, says which it is"
@@ -298,7 +268,7 @@ def _of_passes(label: _Label, order: list[int], known: _Known) -> _Choice | str:
     )
 
 
-def _other_owner(label: _Label, choice: _Choice, home: PurePosixPath, known: _Known) -> str | None:
+def _other_owner(label: LabelAtPlace, choice: _Choice, home: PurePosixPath, known: _Known) -> str | None:
     """Return why a label is not of the series that it fits best: its own cannot be read, or is not there."""
     series = known.candidates[choice.index]
     best = series.rank(label.place)
@@ -316,7 +286,7 @@ def _other_owner(label: _Label, choice: _Choice, home: PurePosixPath, known: _Kn
     return None
 
 
-def _no_fit(label: _Label, home: PurePosixPath, near: list[_Candidate], known: _Known) -> str:
+def _no_fit(label: LabelAtPlace, home: PurePosixPath, near: list[Candidate], known: _Known) -> str:
     beside = [place for place in known.unread if place.folder.is_relative_to(home)]
     if not near and beside:
         return f"its images are not read (see {beside[0].path}), and it is not given to another series"
@@ -333,7 +303,7 @@ def _no_fit(label: _Label, home: PurePosixPath, near: list[_Candidate], known: _
     )
 
 
-def _because(label: _Label, series: Place) -> str:
+def _because(label: LabelAtPlace, series: Place) -> str:
     reason = why_no_fit(label.place, series)
     return f", and {reason}" if reason else ""
 
@@ -341,14 +311,14 @@ def _because(label: _Label, series: Place) -> str:
 def _taken_in_order(label: Place, series: Place) -> str:
     unknown = series.path if label.placed else label.path
     return (
-        f"neither sform nor qform of {unknown} says where its voxels lie; as both files have as many of the same size, "
+        f"the header of {unknown} does not say where its voxels lie; as both files have as many of the same size, "
         f"they are taken to be those of {series.path} in the order in which they are stored"
     )
 
 
-def _is_picture(label: _Label) -> str:
+def _is_picture(label: LabelAtPlace) -> str:
     values = label.fact.values
-    if label.is_seg or len(values) < _GREY_VALUES or values[-1] > 255:
+    if label.is_seg or label.is_contours or len(values) < _GREY_VALUES or values[-1] > 255:
         return ""
     return (
         f"{len(values)} values from 0 to {values[-1]} are grey values of a picture (a CT windowed to 8 bits?), neither "
@@ -363,10 +333,15 @@ def _with_parents(images: Iterable[str], prefix: str) -> set[PurePosixPath]:
     return folders
 
 
+def _below(item: ObjectFacts, prefix: str) -> str:
+    return item.ref.key.removeprefix(prefix)
+
+
 def _place(item: ObjectFacts, prefix: str) -> Place:
-    path = PurePosixPath(item.ref.key.removeprefix(prefix))
+    path = PurePosixPath(_below(item, prefix))
     geometry = item.geometry.geometry() if item.geometry else None
     if item.file == FileKind.DICOM and item.kind != Kind.VOLUME:  # a file of many: the series goes by its folder
         path = path.parent
         return Place(str(path), path, geometry)
-    return Place(str(path), path.parent, geometry, item.placed, item.file == FileKind.NIFTI)
+    in_order = item.file is not None and item.file.is_volume
+    return Place(str(path), path.parent, geometry, item.placed, in_order, item.is_crop, item.outermost)

@@ -14,9 +14,9 @@ from boneseg.errors import LabelError, SeriesError
 from boneseg.geometry import to_axial
 from boneseg.ingest.checks import MISPLACED
 from boneseg.ingest.classes import covered_slices, to_classes
-from boneseg.ingest.facts import ObjectFacts
-from boneseg.ingest.read import Fetch, Label, read_values
-from boneseg.scheme import BONE
+from boneseg.ingest.label_file import Fetch, Label, read_layers
+from boneseg.ingest.object_facts import ObjectFacts
+from boneseg.scheme.roles import BONE
 from boneseg.storage.catalogue import LabelRow, SeriesRow
 from boneseg.storage.faults import ObjectMissingError
 
@@ -43,12 +43,11 @@ def lies_on(fetch: Fetch, fact: ObjectFacts, rows: Sequence[SeriesRow]) -> list[
     """
     assert fact.file is not None
     try:
-        label = read_values(fetch, LabelRow(kind=fact.file, object=fact.ref, values=fact.values))
-        drawn = _bone(label)
-        shares = [_bright_share(fetch, label, drawn, row) for row in rows]
+        label = LabelRow(kind=fact.file, object=fact.ref, data=fact.data, values=fact.values)
+        found = [_bright_share(fetch, label, row) for row in rows]
     except (SeriesError, LabelError, ObjectMissingError):
         return []
-    count = int(np.count_nonzero(drawn))
+    shares, count = [share for share, _ in found], found[0][1]
     best = max(shares)
     if count < _FEWEST_POINTS or best < _LEAST_BRIGHT:
         return []
@@ -56,23 +55,31 @@ def lies_on(fetch: Fetch, fact: ObjectFacts, rows: Sequence[SeriesRow]) -> list[
     return [index for index, share in enumerate(shares) if best - share <= alike]
 
 
-def _bone(label: Label) -> NDArray[np.bool_]:
+def _bone(layers: Sequence[Label]) -> NDArray[np.bool_]:
     """Return the voxels that are bone by names or values of the label alone; all that is drawn where neither tells."""
-    try:
-        return np.asarray(to_classes(label.values, "", label.names, None) == BONE)
-    except LabelError:
-        return np.asarray(label.values > 0)
+    bone = np.zeros(layers[0].values.shape, dtype=bool)
+    for label in layers:
+        try:
+            bone |= to_classes(label.values, "", label.names, None) == BONE
+        except LabelError:
+            if len(layers) == 1:
+                bone |= label.values > 0
+    return bone
 
 
-def _bright_share(fetch: Fetch, label: Label, drawn: NDArray[np.bool_], row: SeriesRow) -> float:
+def _bright_share(fetch: Fetch, label: LabelRow, row: SeriesRow) -> tuple[float, int]:
+    """Return which share of the bone is bright in a pass, and how many voxels the bone has."""
+    layers = read_layers(fetch, label, row.geometry.geometry())
+    drawn = _bone(layers)
     paths: list[Path] = [fetch(item) for item in {item.sha256: item for item in row.objects}.values()]
     hu, own_geometry, _ = read_series(paths, max_gap=math.inf, max_tilt_degrees=90)
     geometry, reorientation = to_axial(own_geometry)
-    numbers = covered_slices(label.geometry, geometry)
+    numbers = covered_slices(layers[0].geometry, geometry)
     values = reorientation.apply(hu)
     some = values[numbers[0] : numbers[-1] + 1, ::2, ::2]
     body = some[some > _NO_AIR_HU]
     # Contrast makes soft tissue brighter too; most of a body is soft tissue, whatever its bones.
     limit = float(np.median(body)) + _BRIGHTER_THAN_TISSUE if body.size else 0.0
     bright = sum(int(np.count_nonzero(values[at][part] > limit)) for at, part in zip(numbers, drawn, strict=True))
-    return bright / max(int(np.count_nonzero(drawn)), 1)
+    count = int(np.count_nonzero(drawn))
+    return bright / max(count, 1), count

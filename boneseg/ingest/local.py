@@ -8,24 +8,32 @@ from functools import partial
 from pathlib import Path
 
 from boneseg.errors import DataError
-from boneseg.ingest.facts import Kind, ObjectFacts, inspect
+from boneseg.ingest.detached import incomplete, voxels_key
+from boneseg.ingest.facts import inspect
+from boneseg.ingest.object_facts import Kind, ObjectFacts
 from boneseg.ingest.patient_table import TABLE_FILE, PatientLine, check_table, read_table
-from boneseg.ingest.recognise import assemble
+from boneseg.ingest.recognise import NO_PNG, assemble
 from boneseg.machine import cpus
 from boneseg.progress import track
+from boneseg.scheme import BONE_SCHEME, LabelScheme
+from boneseg.settings.schema import PngSettings
 from boneseg.storage.catalogue import ObjectRef, Problem, SeriesRow
 from boneseg.storage.hashing import sha256_file
 
 _SECRET = b"local"  # nothing of this leaves the machine; in a bucket, each workspace has a secret of its own
 
 
-def local_series(folder: Path, secret: bytes = _SECRET) -> tuple[tuple[SeriesRow, ...], tuple[Problem, ...]]:
+def local_series(
+    folder: Path, secret: bytes = _SECRET, scheme: LabelScheme = BONE_SCHEME, png: PngSettings = NO_PNG
+) -> tuple[tuple[SeriesRow, ...], tuple[Problem, ...]]:
     """Recognise the CT series and labels in a folder.
 
     Args:
         folder: searched with its subfolders, hidden files left out; or a single file. A ``patients.csv`` in it is the
             table of patients.
         secret: of the keyed hashes, where they leave this machine.
+        scheme: says by which words beside those of anatomy files call bones.
+        png: what pictures of slices do not say of themselves.
 
     Returns:
         One row a series, whose objects' keys are absolute paths, and what cannot be used.
@@ -34,7 +42,9 @@ def local_series(folder: Path, secret: bytes = _SECRET) -> tuple[tuple[SeriesRow
         DataError: the folder does not exist, or its table of patients cannot be read.
     """
     facts, prefix = local_facts(folder, secret)
-    return assemble(facts, secret, prefix, _table(folder.absolute() / TABLE_FILE, facts, prefix))
+    return assemble(
+        facts, secret, prefix, _table(folder.absolute() / TABLE_FILE, facts, prefix), scheme=scheme, png=png
+    )
 
 
 def local_images(folder: Path) -> tuple[tuple[SeriesRow, ...], tuple[Problem, ...], list[ObjectFacts]]:
@@ -62,10 +72,16 @@ def local_facts(folder: Path, secret: bytes = _SECRET) -> tuple[list[ObjectFacts
     """
     folder = folder.absolute()
     if not folder.exists():
-        raise DataError(f"{folder} does not exist; name a folder with CT series, or a NIfTI file")
+        raise DataError(f"{folder} does not exist; name a folder with CT series, or a volume file")
     files = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if _counts(path, folder))
     with ThreadPoolExecutor(min(8, cpus())) as pool:
         facts = list(track(pool.map(partial(_inspect, secret), files), "read", total=len(files), unit="files"))
+        if folder.is_file() and (beside := voxels_key(facts[0])) and Path(beside).is_file():
+            facts.append(_inspect(secret, Path(beside)))
+        by_key = {item.ref.key: item for item in facts}
+        pairs = incomplete(by_key)
+        by_key |= {item.ref.key: item for item in pool.map(partial(_inspect_pair, secret), pairs)}
+        facts = list(by_key.values())
     root = folder.parent if folder.is_file() else folder
     return facts, f"{root.as_posix().rstrip('/')}/"
 
@@ -81,6 +97,11 @@ def _table(path: Path, facts: list[ObjectFacts], prefix: str) -> list[PatientLin
 def _counts(path: Path, folder: Path) -> bool:
     hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
     return path.is_file() and not hidden and path != folder / TABLE_FILE
+
+
+def _inspect_pair(secret: bytes, pair: tuple[ObjectFacts, ObjectRef]) -> ObjectFacts:
+    header, voxels = pair
+    return inspect(Path(header.ref.key), header.ref, secret, (Path(voxels.key), voxels))
 
 
 def _inspect(secret: bytes, path: Path) -> ObjectFacts:

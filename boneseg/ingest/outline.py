@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from boneseg.opencv import cv2
 
 Volume = NDArray[np.uint8]
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
-from boneseg.ingest.facts import ObjectFacts
+from boneseg.ingest.object_facts import ObjectFacts
 from boneseg.ingest.patient_table import PatientLine, line_for
 from boneseg.storage.catalogue import Problem, SeriesRow, ToldBy
 from boneseg.storage.hashing import combine, pseudonym
@@ -27,9 +27,9 @@ FILLERS = (
 _SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")
 _SUBJECT_FILE = re.compile(r"(sub-[A-Za-z0-9]+)[_.]")
 _COLLECTION = re.compile(
-    r"""((images?|labels?|masks?|segmentations?|volumes?|data|dataset|datasets|nifti|niftis|nii|ct|cts|mr|pet|dicom|
-    raw|rawdata|derivatives|sourcedata|train|training|test|testing|val|valid|validation|all|site|cent(?:er|re)|hospital|
-    clinic|batch|fold|part|set|split|task|vendor|scanner|group|cohort|study|source)
+    r"""((images?|labels?|masks?|segmentations?|volumes?|data|dataset|datasets|nifti|niftis|nii|nrrds?|mha|mhd|
+    metaimages?|ct|cts|mr|pet|dicom|raw|rawdata|derivatives|sourcedata|train|training|test|testing|val|valid|validation|all|site|cent(?:er|re)|
+    hospital|    clinic|batch|fold|part|set|split|task|vendor|scanner|group|cohort|study|source)
     ([Tt][rs]|[ _-]?[A-Za-z]|[ _-]?\d{1,3})?
     |(scans?|cases?|patients?|subjects?|series|thorax|chest|abdomen|pelvis|head|neck|spine|hip|knee|leg|foot|shoulder|arm|
     wrist|hand|bones?|body|wholebody|male|female|left|right|adults?|children|arterial|venous|native|contrast|normal|
@@ -39,7 +39,8 @@ _COLLECTION = re.compile(
 """Names of folders that hold many patients. Some are so with a number too, as ``site1``; ``case1`` is one patient."""
 _WITHIN = re.compile(
     r"""ses-.*|session.*|visit.*|images?([Tt][rs])?|labels?([Tt][rs])?|masks?|segmentations?|raw|rawdata|sourcedata|
-    derivatives|train|training|test|testing|val|valid|validation|nifti|nii|dicom|ct|scans?|volumes?|pre|post|baseline|
+    derivatives|train|training|test|testing|val|valid|validation|nifti|nii|nrrd|mha|mhd|metaimage|dicom|ct|scans?|volumes?|
+    pre|post|baseline|
     follow[ _-]?up.*|day[ _-]?\d+|\d{8}""",
     re.VERBOSE | re.IGNORECASE,
 )
@@ -223,7 +224,8 @@ def _studies_apart(rows: list[SeriesRow], secret: bytes) -> list[SeriesRow]:
 
 def _linked(rows: Sequence[SeriesRow], facts: Iterable[ObjectFacts]) -> list[SeriesRow]:
     """Find the same pictures under several keys: whole copies, other geometries, some slices of a series."""
-    prints = {item.ref.sha256: item.prints for item in facts}
+    # Of a detached header the voxels tell: the same header may stand beside those of many patients.
+    prints = {(item.data or item.ref).sha256: item.prints for item in facts if item.prints}
     own = [_prints(row, prints) for row in rows]
     holders: dict[str, list[int]] = defaultdict(list)
     for index, found in enumerate(own):

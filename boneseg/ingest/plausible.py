@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from boneseg.dicom.series import AIR_HU
+from boneseg.hu import AIR_HU
 
 _FEW_VALUES = 16
 """A CT has more different values than this."""

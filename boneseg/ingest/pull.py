@@ -5,29 +5,33 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from boneseg.errors import BonesegError, DataError, StoreError
 from boneseg.ingest.clean import clean_bucket
 from boneseg.ingest.concealed import conceal_problems, conceal_row
-from boneseg.ingest.facts import Kind, ObjectFacts, inspect
+from boneseg.ingest.detached import incomplete
+from boneseg.ingest.facts import inspect
 from boneseg.ingest.known import KnownObjects
+from boneseg.ingest.object_facts import Kind, ObjectFacts
 from boneseg.ingest.patient_table import TABLE_FILE, carry_overrides, check_lines, check_table, load_table
 from boneseg.ingest.patients import filler_notes, subject_notes
 from boneseg.ingest.recognise import assemble
 from boneseg.progress import track
+from boneseg.scheme import BONE_SCHEME, LabelScheme
 from boneseg.settings.schema import PullSettings, StoreSettings
 from boneseg.storage import layout
 from boneseg.storage.cache import Cache
 from boneseg.storage.catalogue import Catalogue, ObjectRef, Problem, SeriesRow, patients_sentence
-from boneseg.storage.client import ObjectInfo, ObjectStore
+from boneseg.storage.client import ObjectInfo, ObjectMissingError, ObjectStore
 from boneseg.storage.hashing import SHORT, combine
-from boneseg.storage.names import Names, save_names
 from boneseg.storage.private import is_private
+from boneseg.storage.pseudonyms import Names, save_names
 from boneseg.storage.published import read_published
 from boneseg.storage.records import Record
 from boneseg.storage.workspace import Workspace
@@ -66,6 +70,7 @@ def pull(
     settings: PullSettings,
     model_name: str = "bone",
     override: Path | None = None,
+    scheme: LabelScheme = BONE_SCHEME,
 ) -> PullResult:
     """Find out which CT series and labels a bucket holds, and write the catalogue.
 
@@ -79,6 +84,7 @@ def pull(
         model_name: of the model that is trained with the data, for ``changed``.
         override: a table of patients on this machine, carried beside the raw data; where it was carried from another
             machine it need not be here.
+        scheme: says by which words beside those of anatomy files call bones.
 
     Raises:
         StoreError: the store does not answer or refuses the credentials.
@@ -92,13 +98,13 @@ def pull(
     listing = {item.key: item for item in workspace.store.list(store.raw_prefix) if _is_data(item, store.raw_prefix)}
     if not listing:
         raise DataError(
-            f"nothing is below {place}: put CT series there (DICOM or NIfTI, labels beside them), for example with "
-            "'boneseg upload FOLDER'"
+            f"nothing is below {place}: put CT series there (DICOM files or volumes, labels beside them), for example "
+            "with 'boneseg upload FOLDER'"
         )
     paths = [key.removeprefix(store.raw_prefix) for key in listing]
     names = Names(workspace.patient_secret(), paths)
     try:
-        return _pull(workspace, listing, paths, names, settings, model_name)
+        return _pull(workspace, listing, paths, names, settings, model_name, scheme)
     except BonesegError as error:
         sentence = names.conceal(str(error))
         with suppress(BonesegError):
@@ -113,24 +119,26 @@ def _pull(
     names: Names,
     settings: PullSettings,
     model_name: str,
+    scheme: LabelScheme,
 ) -> PullResult:
     bucket, prefix, secret = workspace.store, workspace.raw_prefix, workspace.patient_secret()
     lines, overrides_hash = load_table(bucket, prefix, workspace.private)
     check_table(lines, paths)
     state = KnownObjects(bucket, workspace.private, secret)
     before = state.load()
-    known = {key: facts for key, facts in before.items() if _unchanged(facts, listing.get(key))}
+    known = {key: facts for key, facts in before.items() if _unchanged(facts, listing)}
     gone = [facts.ref for key, facts in before.items() if key.startswith(prefix) and key not in known]
     reused = len(known)
     new = [item for key, item in listing.items() if key not in known]
     _read(workspace, new, known, _Reading(state, gone, secret, names), settings.parallel)
-    rows, problems = assemble(known.values(), secret, prefix, lines, fetch=Cache(workspace.cache, bucket).fetch)
+    fetch = Cache(workspace.cache, bucket).fetch
+    rows, problems = assemble(known.values(), secret, prefix, lines, fetch=fetch, scheme=scheme, png=settings.png)
     if not rows:
         raise DataError(
-            f"no CT series (DICOM CT or NIfTI) among the {len(listing)} objects below {bucket.uri(prefix)}"
+            f"no CT series (DICOM or a volume file) among the {len(listing)} objects below {bucket.uri(prefix)}"
             f"{_first_problem(problems)}"
         )
-    mark = fingerprint(rows, overrides_hash)
+    mark = fingerprint(rows, overrides_hash, scheme)
     table = bucket.uri(prefix + TABLE_FILE)
     notes = [*check_lines(lines, [row.source for row in rows]), *subject_notes(rows, table)]
     problems = (*problems, *filler_notes(rows, secret, table), *notes)
@@ -176,14 +184,18 @@ def _first_problem(problems: Sequence[Problem]) -> str:
     return f"; first problem: {problems[0].source}: {problems[0].reason}" if problems else ""
 
 
-def fingerprint(rows: tuple[SeriesRow, ...], overrides_hash: str = "") -> str:
+def fingerprint(rows: tuple[SeriesRow, ...], overrides_hash: str = "", scheme: LabelScheme = BONE_SCHEME) -> str:
     """Return the name of the data: it depends on content, labels, patients and names, not on order, time or upload.
 
     Args:
         rows: with their true places.
         overrides_hash: of the tables of patients; empty without one.
+        scheme: where it tells bones apart, names of masks and segments count too.
     """
+    by_name = scheme.naming != BONE_SCHEME.naming
     labels = [f"{row.label.kind} {row.label.content}" if row.label else "" for row in rows]
+    if by_name:
+        labels = [f"{label} {row.label.named}" if row.label else "" for label, row in zip(labels, rows, strict=True)]
     identities = zip(rows, labels, strict=True)
     marks = sorted(f"{row.series} {row.patient} {row.study} {label} {row.source}" for row, label in identities)
     return combine([*marks, *([f"patients {overrides_hash}"] if overrides_hash else [])])
@@ -193,10 +205,10 @@ def _read(
     workspace: Workspace, new: list[ObjectInfo], known: dict[str, ObjectFacts], reading: _Reading, parallel: int
 ) -> None:
     """Fetch and inspect objects, adding to what is known; the state is saved now and then, and whatever happens."""
-    if not new:
-        return
     cache = Cache(workspace.cache, workspace.store)
     saved = time.monotonic()
+    if not new and not incomplete(known):
+        return
     try:
         results = _in_parallel(cache, new, reading.secret, parallel)
         for key, facts in track(results, "pull", total=len(new), unit="objects"):
@@ -208,6 +220,9 @@ def _read(
             if time.monotonic() - saved >= SECONDS_BETWEEN_SAVES:
                 reading.state.save(known, reading.gone)
                 saved = time.monotonic()
+        with ThreadPoolExecutor(parallel) as pool:
+            found = pool.map(partial(_inspect_pair, cache, reading.secret), incomplete(known))
+            known.update((facts.ref.key, facts) for facts in found)
     finally:
         reading.state.save(known, reading.gone)
 
@@ -245,8 +260,19 @@ def _fetch_and_inspect(cache: Cache, item: ObjectInfo, secret: bytes) -> tuple[s
     return item.key, inspect(path, ref, secret)
 
 
-def _unchanged(facts: ObjectFacts, item: ObjectInfo | None) -> bool:
-    return item is not None and (facts.ref.etag, facts.ref.size) == (item.etag, item.size)
+def _unchanged(facts: ObjectFacts, listing: Mapping[str, ObjectInfo]) -> bool:
+    """Say whether the objects that facts are of, two for a detached header, are those that the bucket holds now."""
+    there = [(ref, listing.get(ref.key)) for ref in facts.objects]
+    return all(item is not None and (ref.etag, ref.size) == (item.etag, item.size) for ref, item in there)
+
+
+def _inspect_pair(cache: Cache, secret: bytes, pair: tuple[ObjectFacts, ObjectRef]) -> ObjectFacts:
+    """Inspect a detached header with its voxels; where one is gone meanwhile, the header stays without."""
+    header, voxels = pair
+    try:
+        return inspect(cache.fetch(header.ref), header.ref, secret, (cache.fetch(voxels), voxels))
+    except ObjectMissingError:
+        return header
 
 
 def _splits_hash(store: ObjectStore) -> str:

@@ -14,19 +14,25 @@ from boneseg.dicom.header import CT_IMAGE, SliceHeader
 from boneseg.dicom.series import check_places, sort_slices
 from boneseg.errors import SeriesError
 from boneseg.geometry import Geometry
+from boneseg.ingest.candidates import Recognised
 from boneseg.ingest.complete import what_is_missing, why_alone
-from boneseg.ingest.facts import Kind, ObjectFacts
+from boneseg.ingest.detached import without_voxels
 from boneseg.ingest.found import Found, Weight
 from boneseg.ingest.grouping import Group, Slices, distance, doubled, first_in_order, folder_of, group_slices, plane_of
-from boneseg.ingest.labels import Recognised, assign_labels, may_be_image
+from boneseg.ingest.label_file import Fetch, local_file
+from boneseg.ingest.labels import assign_labels, may_be_image
 from boneseg.ingest.likeness import lies_on
+from boneseg.ingest.object_facts import Kind, ObjectFacts
 from boneseg.ingest.patient_table import PatientLine
 from boneseg.ingest.patients import settle_patients
-from boneseg.ingest.read import Fetch, local_file
+from boneseg.ingest.pictures import gather
 from boneseg.ingest.unused import by_folder, count_of, name_unused
+from boneseg.scheme import BONE_SCHEME, LabelScheme
+from boneseg.settings.schema import PngSettings
 from boneseg.storage.catalogue import FileKind, GeometryRecord, Problem, SeriesRow, ToldBy
 from boneseg.storage.hashing import combine, pseudonym
 
+NO_PNG = PngSettings()
 _SAME_POSITION_MM = 1e-2
 
 
@@ -37,6 +43,8 @@ def assemble(
     lines: Sequence[PatientLine] = (),
     keep_copies: bool = False,
     fetch: Fetch = local_file,
+    scheme: LabelScheme = BONE_SCHEME,
+    png: PngSettings = NO_PNG,
 ) -> tuple[tuple[SeriesRow, ...], tuple[Problem, ...]]:
     """Group slices into series and find the label of each.
 
@@ -50,12 +58,14 @@ def assemble(
         lines: of the table of patients.
         keep_copies: whether each of several series with the same content is a row, instead of one for all.
         fetch: gives an object as a file, where only the voxels tell on which of several passes a label lies.
+        scheme: says by which words beside those of anatomy files call bones.
+        png: what pictures of slices do not say of themselves.
 
     Returns:
         One row a series in a fixed order, and one problem for whatever cannot be used or is odd: what matters most
         first. Every object is in a row or in a problem, one by one or counted by folder.
     """
-    ordered = sorted(facts, key=lambda item: item.ref.key.split("/"))
+    ordered = sorted(gather(without_voxels(facts), png), key=lambda item: item.ref.key.split("/"))
     labels = sorted({folder_of(item) for item in ordered if item.kind == Kind.LABEL})
     found = Found(secret, prefix, tuple(labels))
     groups = group_slices([item for item in ordered if item.kind == Kind.SLICE])
@@ -67,7 +77,7 @@ def assemble(
             _add_volume(found, item)
     name_unused(found, ordered)
     rows, problems = assign_labels(
-        found.series, ordered, _images(ordered) - found.copies, prefix, partial(lies_on, fetch)
+        found.series, ordered, _images(ordered) - found.copies, prefix, partial(lies_on, fetch), scheme
     )
     found.problems += [(Weight.LABEL if problem.fatal else Weight.CHOICE, problem) for problem in problems]
     rows = settle_patients(rows, ordered, secret, lines)
@@ -266,12 +276,13 @@ def _add_volume(found: Found, item: ObjectFacts) -> None:
         series=_content_name(item.geometry.geometry(), item.pixels),
         source=source,
         kind=item.file or FileKind.NIFTI,
-        objects=(item.ref,),
+        objects=item.objects,
         patient=item.patient or item.study or place,
         study=item.study or place,
         modality="CT",
         geometry=item.geometry,
         hu_range=item.hu_range,
+        window=item.window,
         label=None,
         patient_by=ToldBy.PATIENT_ID if item.patient else ToldBy.STUDY if item.study else ToldBy.FILE,
     )

@@ -6,14 +6,14 @@ import re
 from collections import Counter, defaultdict
 from pathlib import PurePosixPath
 
-from boneseg.ingest.facts import Kind, ObjectFacts
 from boneseg.ingest.found import Found, Weight
 from boneseg.ingest.grouping import Slices, folder_of
-from boneseg.storage.catalogue import FileKind
+from boneseg.ingest.object_facts import Kind, ObjectFacts
 
 _NAMED = 5
 """Damaged files of a folder that are named one by one."""
 _DIGITS = re.compile(r"\d+")
+_OF_VOLUMES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 
 def name_unused(found: Found, facts: list[ObjectFacts]) -> None:
@@ -46,7 +46,11 @@ def _name_broken(found: Found, broken: Slices) -> None:
         alike[_DIGITS.sub("#", item.reason)].append(item)
     for _, members in sorted(alike.items()):
         for folder, items in by_folder(found, members).items():
-            weight = Weight.LABEL if all(item.file == FileKind.DICOM_SEG for item in items) else Weight.SERIES
+            weight = (
+                Weight.LABEL
+                if all(item.file is not None and item.file.names_structures for item in items)
+                else Weight.SERIES
+            )
             if len(items) > _NAMED:
                 first = found.name(items[0].ref.key)
                 found.reject(folder, f"{len(items)} files, the first of them {first}: {items[0].reason}", weight)
@@ -58,8 +62,8 @@ def _name_broken(found: Found, broken: Slices) -> None:
 def _claims_to_be(item: ObjectFacts, shapes: Counter[tuple[str, str]]) -> str:
     """Say what the name of a file that is no image makes one expect; empty where it claims nothing."""
     name = PurePosixPath(item.ref.key).name.lower()
-    if name.endswith((".nii", ".nii.gz")):
-        return f"named {'.nii.gz' if name.endswith('.gz') else '.nii'}"
+    if suffix := next((suffix for suffix in _OF_VOLUMES if name.endswith(suffix)), ""):
+        return f"named {suffix}"
     alike = not item.is_picture and shapes[folder_of(item), _shape(item)] > 1
     return "named like the slices beside it" if alike else ""
 

@@ -1,4 +1,4 @@
-"""Values of NIfTI volumes: HU or labels, looked at and read piece by piece, so that no copy as floats is ever whole."""
+"""Values of volume files: HU or labels, looked at and read piece by piece, so that no copy as floats is ever whole."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from boneseg.dicom.series import AIR_HU
 from boneseg.errors import LabelError, SeriesError
 from boneseg.geometry import Geometry
+from boneseg.hu import AIR_HU, HIGHEST_HU, to_hu
 from boneseg.ingest.plausible import Grain, why_not_hu
-from boneseg.nifti import check_length, read_header, read_pieces
+from boneseg.ingest.volume_files import open_volume
 from boneseg.storage.hashing import combine, sha256_array
 
 AIR_BELOW_HU = -200
@@ -25,7 +25,6 @@ NEARLY_WHOLE = 1e-3
 """How far a label value may lie beside a whole number: scaled or interpolated label maps are a hair off."""
 _EXACT = 1e-9
 _HIGHEST_LABEL = 65535
-_HIGHEST_HU = np.iinfo(np.int16).max
 _MOST_TOO_HIGH = 0.01
 """Share of voxels that may lie above what int16 holds: metal does, stored values and damaged numbers do more often."""
 
@@ -45,9 +44,9 @@ class Survey:
         self._off = 0.0
         self._present: NDArray[np.bool_] | None = np.zeros(_HIGHEST_LABEL + 1 - AIR_BELOW_HU, dtype=bool)
         self._voxels = self._too_high = 0
-        self._hu_range = (_HIGHEST_HU, AIR_HU)
+        self._hu_range = (HIGHEST_HU, AIR_HU)
         self._slices: list[Any] = []
-        self._counts = np.zeros(_HIGHEST_HU - AIR_HU + 1, dtype=np.int64)
+        self._counts = np.zeros(HIGHEST_HU - AIR_HU + 1, dtype=np.int64)
         self._earlier_counts = np.zeros_like(self._counts)
         self._grain = Grain()
         self._prints: list[str] = []
@@ -68,7 +67,7 @@ class Survey:
         if numbers.size:
             self.lowest = min(self.lowest, float(numbers.min()))
             self.highest = max(self.highest, float(numbers.max()))
-            self._too_high += int(np.count_nonzero(numbers > _HIGHEST_HU)) if self.highest > _HIGHEST_HU else 0
+            self._too_high += int(np.count_nonzero(numbers > HIGHEST_HU)) if self.highest > HIGHEST_HU else 0
             self._look_for_labels(numbers)
         if self._present is not None:
             self._grain.add(values)
@@ -117,10 +116,10 @@ class Survey:
         """
         if self._mostly_too_high:
             raise SeriesError(
-                f"{self._too_high / self._voxels:.0%} of the voxels lie above {_HIGHEST_HU}, up to {self.highest:.4g}: "
+                f"{self._too_high / self._voxels:.0%} of the voxels lie above {HIGHEST_HU}, up to {self.highest:.4g}: "
                 "the values are not HU; export the series as HU"
             )
-        low, high = max(self.lowest, AIR_HU), min(self.highest, _HIGHEST_HU)
+        low, high = max(self.lowest, AIR_HU), min(self.highest, HIGHEST_HU)
         if high - low < MIN_HU_SPREAD:
             text = f"values from {low:.4g} to {high:.4g}" if self._voxels > self.not_numbers else "voxels"
             raise SeriesError(f"{text} are neither HU nor labels; store HU or whole label values")
@@ -147,7 +146,7 @@ class Survey:
             return [*([_rounded(self._off)] if self._off > _EXACT else []), *mixed]
         warnings = [f"{self.not_numbers} voxels are not numbers; they become air"] if self.not_numbers else []
         if self._too_high:
-            warnings.append(f"{self._too_high} voxels lie above {_HIGHEST_HU}, up to {self.highest:.4g}; they are cut")
+            warnings.append(f"{self._too_high} voxels lie above {HIGHEST_HU}, up to {self.highest:.4g}; they are cut")
         return warnings
 
     def _finish_print(self) -> None:
@@ -188,16 +187,12 @@ def _print_of(counts: NDArray[np.int64]) -> str:
     return combine([str(low + AIR_HU), sha256_array(np.ascontiguousarray(counts[low : high + 1]))])
 
 
-def to_hu(values: NDArray[Any]) -> NDArray[np.int16]:
-    """Round and clip to int16; what is no number is outside the scanner's view, and becomes air."""
-    if values.dtype.kind == "f":
-        values = np.rint(np.where(np.isfinite(values), values, AIR_HU))
-    hu: NDArray[np.int16] = np.clip(values, AIR_HU, _HIGHEST_HU).astype(np.int16)
-    return hu
+def read_hu(path: Path, *data: Path) -> tuple[NDArray[np.int16], Geometry, list[str]]:
+    """Read a volume file as HU.
 
-
-def read_hu(path: Path) -> tuple[NDArray[np.int16], Geometry, list[str]]:
-    """Read a NIfTI volume as HU.
+    Args:
+        path: the file.
+        data: of a detached header, the file with its voxels.
 
     Returns:
         HU (slice, row, column): rounded, not below -1024; the geometry; and warnings.
@@ -205,17 +200,21 @@ def read_hu(path: Path) -> tuple[NDArray[np.int16], Geometry, list[str]]:
     Raises:
         SeriesError: the file is damaged, or its values cannot be HU.
     """
-    header = read_header(path)
-    check_length(path, header)
-    hu, survey = np.empty(header.geometry.shape, dtype=np.int16), Survey()
-    for piece in read_pieces(path, header):
+    volume = open_volume([path, *data])
+    volume.check_length()
+    hu, survey = np.empty(volume.geometry.shape, dtype=np.int16), Survey()
+    for piece in volume.pieces():
         rows = slice(piece.row, piece.row + len(piece.values))
-        hu[piece.slice, rows] = survey.add(piece.slice, header.geometry.shape[1], piece.values)
-    return hu, header.geometry, [*header.warnings, *(survey.warnings() if not survey.is_label else [])]
+        hu[piece.slice, rows] = survey.add(piece.slice, volume.geometry.shape[1], piece.values)
+    return hu, volume.geometry, [*volume.warnings, *(survey.warnings() if not survey.is_label else [])]
 
 
-def read_label(path: Path) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], Geometry, list[str]]:
-    """Read a NIfTI volume as whole label values.
+def read_label(path: Path, *data: Path) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], Geometry, list[str]]:
+    """Read a volume file as whole label values.
+
+    Args:
+        path: the file.
+        data: of a detached header, the file with its voxels.
 
     Returns:
         Values (slice, row, column), the geometry, and warnings.
@@ -224,11 +223,11 @@ def read_label(path: Path) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], Geom
         LabelError: the file is damaged, or values are not whole numbers from 0 to 65535.
     """
     try:
-        header = read_header(path)
-        check_length(path, header)
-        shape, off = header.geometry.shape, 0.0
-        label: NDArray[np.uint8] | NDArray[np.uint16] = np.empty(shape, dtype=np.uint8)
-        for piece in read_pieces(path, header):
+        volume = open_volume([path, *data])
+        volume.check_length()
+        off = 0.0
+        label: NDArray[np.uint8] | NDArray[np.uint16] = np.empty(volume.geometry.shape, dtype=np.uint8)
+        for piece in volume.pieces():
             whole, more = _whole_numbers(piece.values, path.name)
             off = max(off, more)
             if whole.dtype != label.dtype and whole.max() > np.iinfo(label.dtype).max:
@@ -236,7 +235,7 @@ def read_label(path: Path) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], Geom
             label[piece.slice, piece.row : piece.row + len(whole)] = whole
     except SeriesError as error:
         raise LabelError(str(error)) from error
-    return label, header.geometry, [*header.warnings, *([_rounded(off)] if off > _EXACT else [])]
+    return label, volume.geometry, [*volume.warnings, *([_rounded(off)] if off > _EXACT else [])]
 
 
 def _whole_numbers(values: NDArray[Any], file: str) -> tuple[NDArray[np.uint16], float]:

@@ -12,18 +12,18 @@ from torch.nn import functional
 
 from boneseg.errors import SettingsError
 from boneseg.models import paper, smp
-from boneseg.models.unused import unused_parameters
-from boneseg.scheme import CLASSES
+from boneseg.models.unused_parameters import unused_parameters
+from boneseg.scheme import BONE_SCHEME
 from boneseg.settings.schema import ModelSettings
 
-Builder = Callable[[str, int], nn.Module]
+Builder = Callable[[str, int, int], nn.Module]
 
 BUILDERS: dict[str, Builder] = {
     **{name: partial(smp.build, name) for name in smp.ARCHITECTURES},
     **{name: partial(paper.build, name) for name in paper.ARCHITECTURES},
 }
-"""Architecture -> function from an encoder's name and the number of channels to a network. A new network gets its line
-here."""
+"""Architecture -> function from an encoder's name and the numbers of channels and classes to a network. A new network
+gets its line here."""
 
 STRIDE = 32
 """Rows and columns are padded to a multiple of this; every encoder's stride divides it, or is the encoder's own."""
@@ -35,7 +35,7 @@ class AnySize(nn.Module):
     """A network that takes images of any height and width and answers at that size.
 
     Images are padded with air to the stride, logits cropped back. A network may answer on a coarser grid, as some of
-    the paper's do: ``own_size`` gives its logits as they are, calling it gives them resized to the image.
+    the paper's do: calling it gives its logits resized to the image, ``both_sizes`` also as they are.
     """
 
     def __init__(self, network: nn.Module, stride: int = STRIDE, smallest: int = STRIDE) -> None:
@@ -45,15 +45,11 @@ class AnySize(nn.Module):
         self.smallest = smallest
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map images (N, channels, H, W), 0 = air, to logits (N, 3, H, W)."""
+        """Map images (N, channels, H, W), 0 = air, to logits (N, classes, H, W)."""
         return self._at_image(self._padded(image), image)
 
-    def own_size(self, image: Tensor) -> Tensor:
-        """Map images (N, channels, H, W) to logits (N, 3, h, w) on the network's own grid, h / H being its scale."""
-        return self._on_own_grid(self._padded(image), image)
-
     def both_sizes(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what calling it and what ``own_size`` give, from one pass through the network."""
+        """Map images (N, channels, H, W) to logits at their size, and on the network's own grid; h / H is its scale."""
         logits = self._padded(image)
         return self._at_image(logits, image), self._on_own_grid(logits, image)
 
@@ -82,55 +78,62 @@ class AnySize(nn.Module):
         return target + -target % self.stride - size
 
 
-def build_model(settings: ModelSettings) -> AnySize:
+def build_model(settings: ModelSettings, classes: int = BONE_SCHEME.size) -> AnySize:
     """Build a network with random weights (torch's seed decides them); nothing is downloaded.
 
     Returns:
         A network from images (N, preprocess.slices, H, W), float, as ``dataset.preprocess`` makes them, to logits
-        (N, 3, H, W) in the order of ``scheme.CLASSES``; any H and W. Parameters that it never uses ask for no gradient:
-        a team of processes would wait for it, and they are not what training adjusts.
+        (N, classes, H, W) in the order of the label scheme; any H and W. Parameters that it never uses ask for no
+        gradient: a group of processes would wait for it, and they are not what training adjusts.
 
     Raises:
         SettingsError: architecture or encoder is unknown, or the two do not fit together.
     """
-    builder = BUILDERS.get(settings.architecture)
-    if builder is None:
+    if settings.architecture not in BUILDERS:
         raise SettingsError(smp.unknown("architecture", settings.architecture, tuple(BUILDERS)))
-    network = _build(builder, settings.encoder, settings.preprocess.slices, settings.architecture)
-    unused = _unused(builder, settings.encoder, settings.preprocess.slices, settings.architecture)
+    shape = (settings.preprocess.slices, classes)
+    network = build_any_size(settings.architecture, settings.encoder, shape)
+    unused = _unused(settings.architecture, settings.encoder, shape)
     for name, weight in network.named_parameters():
         weight.requires_grad_(name not in unused)
     return network
 
 
-def _build(builder: Builder, encoder: str, channels: int, architecture: str) -> AnySize:
-    network = builder(encoder, channels)
+def build_any_size(architecture: str, encoder: str, shape: tuple[int, int]) -> AnySize:
+    """Build a network for images of any size; which of its parameters are used is not looked at.
+
+    Args:
+        architecture: one of ``BUILDERS``.
+        encoder: an encoder's name.
+        shape: numbers of channels and classes.
+    """
+    network = BUILDERS[architecture](encoder, *shape)
     own = getattr(getattr(network, "encoder", None), "output_stride", STRIDE)
     stride = STRIDE if STRIDE % own == 0 else int(own)
     return AnySize(network, stride, max(stride, SMALLEST.get(architecture, 0)))
 
 
 @lru_cache(maxsize=64)
-def _unused(builder: Builder, encoder: str, channels: int, architecture: str) -> frozenset[str]:
-    build = partial(_build, builder, encoder, channels, architecture)
-    return unused_parameters(build, channels, SMALLEST.get(architecture, STRIDE))
+def _unused(architecture: str, encoder: str, shape: tuple[int, int]) -> frozenset[str]:
+    build = partial(build_any_size, architecture, encoder, shape)
+    return unused_parameters(build, shape[0], SMALLEST.get(architecture, STRIDE))
 
 
-def check_model(settings: ModelSettings) -> None:
+def check_model(settings: ModelSettings, classes: int = BONE_SCHEME.size) -> None:
     """Build the network and run it once on a small image of odd size.
 
     Raises:
         SettingsError: architecture or encoder is unknown, or the two do not work together.
     """
     state = torch.random.get_rng_state()
-    network = build_model(settings).eval()
+    network = build_model(settings, classes).eval()
     torch.random.set_rng_state(state)
     try:
         with torch.inference_mode():
             shape = tuple(network(torch.zeros(1, settings.preprocess.slices, 72, 64)).shape)
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         raise SettingsError(smp.misfit(settings.architecture, settings.encoder, error)) from error
-    if shape != (1, len(CLASSES), 72, 64):
+    if shape != (1, classes, 72, 64):
         wrong = ValueError(f"its output has {shape[-2]} rows for 72")
         raise SettingsError(smp.misfit(settings.architecture, settings.encoder, wrong))
 

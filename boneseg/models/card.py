@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from boneseg.scheme import CLASSES
+from boneseg.scheme import BONE_SCHEME, LabelScheme
 from boneseg.settings.schema import ModelSettings, TrainSettings
 from boneseg.storage.records import Record
 
@@ -10,7 +10,7 @@ WEIGHTS_FILE, CARD_FILE = "model.safetensors", "card.json"
 
 
 class EpochRecord(Record):
-    """What one epoch measured. Lists are per class: background, patient outline, bone."""
+    """What one epoch measured. Lists are per class, in the order of the label scheme."""
 
     epoch: int
     """Counted from 1."""
@@ -23,7 +23,14 @@ class EpochRecord(Record):
     validation_dice: tuple[float, ...]
     validation_mean_iou: float
     validation_mean_dice: float
+    validation_bone_dice: float | None = None
+    """Of all bones together; none in records of before schemes, whose last class is bone."""
     seconds: float
+
+    @property
+    def bone_dice(self) -> float:
+        """Dice of all bones together."""
+        return self.validation_dice[-1] if self.validation_bone_dice is None else self.validation_bone_dice
 
 
 class ModelCard(Record):
@@ -33,7 +40,8 @@ class ModelCard(Record):
     """Of the weights and of how they are used (architecture, preprocessing, classes)."""
     model: ModelSettings
     train: TrainSettings
-    classes: tuple[str, ...] = CLASSES
+    scheme: LabelScheme = BONE_SCHEME
+    """What the values of its masks mean."""
     dataset_hash: str
     fingerprint: str
     run: str
@@ -46,3 +54,8 @@ class ModelCard(Record):
     """Where and in which number format training computed, and why not in a faster one; empty = nobody noted it."""
     versions: dict[str, str]
     """Of boneseg, torch, segmentation_models_pytorch and python."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes in the order of their values."""
+        return self.scheme.names

@@ -12,19 +12,19 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from boneseg.atomic_write import atomic_write, atomic_write_bytes
 from boneseg.errors import ModelError, RecordError
 from boneseg.models.build import AnySize, build_model, count_parameters
 from boneseg.models.card import CARD_FILE, WEIGHTS_FILE, EpochRecord, ModelCard
-from boneseg.scheme import CLASSES
+from boneseg.scheme import BONE_SCHEME, LabelScheme
 from boneseg.settings import identities
 from boneseg.settings.schema import ModelSettings, TrainSettings
 from boneseg.storage import layout
 from boneseg.storage.catalogue import ObjectRef
 from boneseg.storage.faults import ObjectMissingError
 from boneseg.storage.hashing import combine, sha256_file
-from boneseg.storage.intact import is_intact, is_same, written
+from boneseg.storage.integrity import is_intact, is_same, written
 from boneseg.storage.scratch import scratch_folder
-from boneseg.storage.whole import write_whole
 from boneseg.storage.workspace import Workspace
 
 _FILES = (WEIGHTS_FILE, CARD_FILE)
@@ -42,6 +42,7 @@ def save_model(
     best_epoch: int,
     history: tuple[EpochRecord, ...],
     computed: str = "",
+    scheme: LabelScheme = BONE_SCHEME,
 ) -> ModelCard:
     """Write a model's folder, the card last: a folder without a card is not a model.
 
@@ -56,24 +57,23 @@ def save_model(
         best_epoch: epoch whose weights these are.
         history: what every epoch measured.
         computed: where and in which number format.
+        scheme: what the values of its masks mean.
 
     Raises:
         ModelError: the disk is full or the folder cannot be written.
     """
     # Safetensors takes plain memory order only, and refuses two names for one tensor.
     weights = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
-    partial = folder / f".{WEIGHTS_FILE}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Space that a failed attempt took is free again before the next one asks for some.
-        partial.unlink(missing_ok=True)
         (folder / CARD_FILE).unlink(missing_ok=True)
-        safetensors.torch.save_file(weights, partial)
-        partial.replace(folder / WEIGHTS_FILE)
+        with atomic_write(folder / WEIGHTS_FILE, sole_writer=True) as partial:
+            safetensors.torch.save_file(weights, partial)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{folder}: cannot write the model ({error}); free some space there") from error
     card = ModelCard(
-        model_hash=_model_hash(folder, model, CLASSES),
+        model_hash=_model_hash(folder, model, scheme),
+        scheme=scheme,
         model=model,
         train=train,
         dataset_hash=dataset_hash,
@@ -85,7 +85,7 @@ def save_model(
         parameters=count_parameters(network).trainable,
         versions=_versions(),
     )
-    write_whole(folder / CARD_FILE, card.to_json())
+    atomic_write_bytes(folder / CARD_FILE, card.to_json())
     return card
 
 
@@ -99,7 +99,7 @@ def load_model(folder: Path, device: str = "cpu") -> tuple[AnySize, ModelCard]:
         ModelError: the folder is not a model, or its files are not the ones that were saved.
     """
     card = read_card(folder)
-    network = build_model(card.model)
+    network = build_model(card.model, card.scheme.size)
     try:
         network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS_FILE, device="cpu"))
     except (RuntimeError, SafetensorError, OSError) as error:
@@ -120,7 +120,7 @@ def read_card(folder: Path) -> ModelCard:
         card = ModelCard.read(
             (folder / CARD_FILE).read_bytes(), str(folder / CARD_FILE), "fetch the model again or train it anew"
         )
-        found = _model_hash(folder, card.model, card.classes)
+        found = _model_hash(folder, card.model, card.scheme)
     except FileNotFoundError as error:
         missing = Path(str(error.filename)).name
         raise ModelError(f"{folder} is not a model: {missing} is missing; give a folder that train wrote") from error
@@ -217,8 +217,9 @@ def _download(workspace: Workspace, prefix: str, folder: Path) -> None:
         workspace.store.download(f"{prefix}/{file}", folder / file)
 
 
-def _model_hash(folder: Path, model: ModelSettings, classes: tuple[str, ...]) -> str:
-    return combine([sha256_file(folder / WEIGHTS_FILE), identities.MODEL.hash(model.model_dump(mode="json")), *classes])
+def _model_hash(folder: Path, model: ModelSettings, scheme: LabelScheme) -> str:
+    used = identities.MODEL.hash(model.model_dump(mode="json"))
+    return combine([sha256_file(folder / WEIGHTS_FILE), used, *scheme.naming])
 
 
 def _versions() -> dict[str, str]:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from boneseg.models.scores import ScoreConvolution
-from boneseg.scheme import CLASSES
 
 STAGES = 5
 """Features that a decoder is given besides the image: at strides 2, 4, 8, 16 and 32."""
@@ -31,18 +30,19 @@ class FCN(nn.Module):
 
     Args:
         channels: of the encoder's features, stride 1 to 32.
+        classes: that it tells apart.
         steps: enlargements one after the other; their product is 32, and features join between them.
     """
 
-    def __init__(self, channels: Sequence[int], steps: Sequence[int]) -> None:
+    def __init__(self, channels: Sequence[int], classes: int, steps: Sequence[int]) -> None:
         super().__init__()
-        hidden = max(channels[-1] // 4, len(CLASSES))
-        self.deepest = nn.Sequential(_convolution(channels[-1], hidden), nn.Dropout(0.1), _score(hidden))
-        self.joined = nn.ModuleList(_score(channels[STAGES - number]) for number in range(1, len(steps)))
-        self.enlargements = nn.ModuleList(_enlarge(step) for step in steps)
+        hidden = max(channels[-1] // 4, classes)
+        self.deepest = nn.Sequential(_convolution(channels[-1], hidden), nn.Dropout(0.1), _score(hidden, classes))
+        self.joined = nn.ModuleList(_score(channels[STAGES - number], classes) for number in range(1, len(steps)))
+        self.enlargements = nn.ModuleList(_enlarge(step, classes) for step in steps)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Map features (N, C_i, H / 2^i, W / 2^i), i = 0..5, to logits (N, 3, H, W)."""
+        """Map features (N, C_i, H / 2^i, W / 2^i), i = 0..5, to logits (N, classes, H, W)."""
         logits: Tensor = self.enlargements[0](self.deepest(features[-1]))
         for number, (score, enlarge) in enumerate(zip(self.joined, self.enlargements[1:], strict=True), start=1):
             logits = enlarge(logits + score(features[STAGES - number]))
@@ -57,9 +57,10 @@ class SegNet(nn.Module):
 
     Args:
         channels: of the encoder's features, stride 1 to 32.
+        classes: that it tells apart.
     """
 
-    def __init__(self, channels: Sequence[int]) -> None:
+    def __init__(self, channels: Sequence[int], classes: int) -> None:
         super().__init__()
         mirrored = [min(max(width, NARROWEST), WIDEST) for width in (*channels[-2:0:-1], NARROWEST)]
         before = [channels[-1], *mirrored[:-1]]
@@ -67,10 +68,10 @@ class SegNet(nn.Module):
             nn.Sequential(_convolution(given, width), _convolution(width, width))
             for given, width in zip(before, mirrored, strict=True)
         )
-        self.score = nn.Conv2d(mirrored[-1], len(CLASSES), 3, padding=1)
+        self.score = nn.Conv2d(mirrored[-1], classes, 3, padding=1)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Map features, of which the deepest counts, (N, C, H / 32, W / 32), to logits (N, 3, H, W)."""
+        """Map features, of which the deepest counts, (N, C, H / 32, W / 32), to logits (N, classes, H, W)."""
         image = features[-1]
         for stage in self.stages:
             image = stage(functional.interpolate(image, scale_factor=2, mode="nearest"))
@@ -78,12 +79,12 @@ class SegNet(nn.Module):
         return logits
 
 
-DECODERS: dict[str, Callable[[Sequence[int]], nn.Module]] = {
+DECODERS: dict[str, Callable[[Sequence[int], int], nn.Module]] = {
     "fcn8": partial(FCN, steps=(2, 2, 8)),
     "fcn32": partial(FCN, steps=(32,)),
     "segnet": SegNet,
 }
-"""Architecture -> function from the channels of an encoder's features to a decoder."""
+"""Architecture -> function from the channels of an encoder's features and the number of classes to a decoder."""
 
 
 class OnEncoder(nn.Module):
@@ -93,22 +94,23 @@ class OnEncoder(nn.Module):
         architecture: one of ``DECODERS``.
         encoder: an encoder's name as in ``get_encoder``; random weights.
         channels: of the image.
+        classes: that it tells apart.
         options: for a timm encoder.
 
     Raises:
         ValueError: the encoder does not give features at strides 2 to 32.
     """
 
-    def __init__(self, architecture: str, encoder: str, channels: int, **options: Any) -> None:
+    def __init__(self, architecture: str, encoder: str, channels: int, classes: int, **options: Any) -> None:
         super().__init__()
         self.encoder = get_encoder(encoder, in_channels=channels, depth=STAGES, weights=None, **options)
         widths = list(self.encoder.out_channels)
         if len(widths) != STAGES + 1:
             raise ValueError(f"it gives features at {len(widths) - 1} strides, not at 2, 4, 8, 16 and 32")
-        self.decoder = DECODERS[architecture](widths)
+        self.decoder = DECODERS[architecture](widths, classes)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map images (N, channels, H, W), H and W multiples of 32, to logits (N, 3, H, W)."""
+        """Map images (N, channels, H, W), H and W multiples of 32, to logits (N, classes, H, W)."""
         logits: Tensor = self.decoder(self.encoder(image))
         return logits
 
@@ -119,13 +121,12 @@ def _convolution(given: int, width: int) -> nn.Sequential:
     )
 
 
-def _score(width: int) -> nn.Conv2d:
-    return ScoreConvolution(width, len(CLASSES), 1)
+def _score(width: int, classes: int) -> nn.Conv2d:
+    return ScoreConvolution(width, classes, 1)
 
 
-def _enlarge(step: int) -> nn.ConvTranspose2d:
+def _enlarge(step: int, classes: int) -> nn.ConvTranspose2d:
     """Return a transposed convolution that starts as bilinear interpolation, each class for itself."""
-    classes = len(CLASSES)
     layer = nn.ConvTranspose2d(classes, classes, 2 * step, stride=step, padding=step // 2, bias=False)
     ramp = 1 - (torch.arange(2 * step, dtype=torch.float32) - (step - 0.5)).abs() / step
     with torch.no_grad():

@@ -9,8 +9,9 @@ import torch
 from segmentation_models_pytorch.encoders import get_encoder
 from torch import Tensor, nn
 
+from boneseg.encoder_compatibility import TIMM
 from boneseg.errors import ModelError
-from boneseg.models import published, smp
+from boneseg.models import hub_weights, smp
 
 
 def names(encoder: nn.Module, name: str) -> list[str]:
@@ -22,8 +23,8 @@ def names(encoder: nn.Module, name: str) -> list[str]:
     """
 
     def build(channels: int) -> nn.Module:
-        if name.startswith(smp.TIMM):
-            return published.timm_encoder(encoder, name, channels, pretrained=False)
+        if name.startswith(TIMM):
+            return hub_weights.timm_encoder(encoder, name, channels, pretrained=False)
         alone: nn.Module = get_encoder(name, in_channels=channels, weights=None)
         return alone
 
@@ -73,7 +74,7 @@ def fit(encoder: nn.Module, name: str, weights: dict[str, Tensor], mean: Sequenc
     Args:
         encoder: that will take the weights; tells the number of channels.
         name: of the encoder.
-        weights: as ``published.read`` gives them; changed in place.
+        weights: as ``hub_weights.read`` gives them; changed in place.
         mean: of red, green and blue in pictures of 0 to 1.
         std: likewise.
 
@@ -83,7 +84,7 @@ def fit(encoder: nn.Module, name: str, weights: dict[str, Tensor], mean: Sequenc
     target = encoder.state_dict()
     for key in names(encoder, name):
         kernel = weights[key]
-        if kernel.ndim != 4 or kernel.shape[1] != published.COLOURS:
+        if kernel.ndim != 4 or kernel.shape[1] != hub_weights.COLOURS:
             raise ModelError(
                 f"encoder {name}: its first layer is no convolution over three colours, so ImageNet weights cannot be "
                 "fitted to slices; set model.weights to none, or model.encoder to another such as resnet18"

@@ -11,14 +11,11 @@ import torch
 from segmentation_models_pytorch.encoders import get_encoder_names
 from torch.utils.flop_counter import FlopCounterMode
 
+from boneseg.encoder_compatibility import PAPER_ENCODERS, TIMM, VISION_TRANSFORMER, refusal
 from boneseg.errors import SettingsError
 from boneseg.models import smp
 from boneseg.models.build import BUILDERS, build_model, count_parameters
-from boneseg.pairs import PAPER_ENCODERS, refusal
 from boneseg.settings.schema import ModelSettings, PreprocessSettings
-
-VIT = "tu-vit_tiny_patch16_224"
-"""Encoder of architectures that want a vision transformer, where the user names none."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +87,14 @@ def chosen(
     if encoder is not None:
         return [(name, encoder) for name in ([architecture] if architecture else BUILDERS)]
     if architecture is None:
-        special = {"dpt": VIT, **{name: own[0] for name, own in PAPER_ENCODERS.items()}}
+        special = {"dpt": VISION_TRANSFORMER, **{name: own[0] for name, own in PAPER_ENCODERS.items()}}
         return [(name, special.get(name, ModelSettings().encoder)) for name in BUILDERS]
     if architecture in PAPER_ENCODERS:
         return [(architecture, name) for name in PAPER_ENCODERS[architecture]]
     names = get_encoder_names()
     if pattern is not None or architecture == "dpt":
-        pattern = (pattern or "vit_*tiny*").removeprefix(smp.TIMM)
-        names = [smp.TIMM + name for name in timm.list_models() if fnmatch.fnmatchcase(name, pattern)]
+        pattern = (pattern or "vit_*tiny*").removeprefix(TIMM)
+        names = [TIMM + name for name in timm.list_models() if fnmatch.fnmatchcase(name, pattern)]
         if not names:
             raise SettingsError(f"timm has no model {pattern!r}; give a pattern such as 'convnext*' or '*_tiny*'")
     return [(architecture, name) for name in names]

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from boneseg.encoder_compatibility import refusal
 from boneseg.errors import SettingsError
 from boneseg.models.scores import ScoreConvolution
-from boneseg.pairs import refusal
-from boneseg.scheme import CLASSES
 
 PAPER_CHANNELS = 3
 """The paper feeds grey slices as three equal channels."""
@@ -47,19 +46,19 @@ def _as_keras(layer: nn.Conv2d) -> nn.Conv2d:
     return layer
 
 
-def _score(inputs: int, kernel: int) -> nn.Conv2d:
+def _score(inputs: int, classes: int, kernel: int) -> nn.Conv2d:
     """Return a convolution to the classes' scores that starts by He, normal and cut off at two deviations."""
     kind = ScoreConvolution if kernel == 1 else nn.Conv2d
-    layer = _as_keras(kind(inputs, len(CLASSES), kernel, padding=kernel // 2))
+    layer = _as_keras(kind(inputs, classes, kernel, padding=kernel // 2))
     # Cutting off narrows the distribution to 0.87962566 of its deviation.
     deviation = sqrt(2 / (inputs * kernel**2)) / 0.87962566
     nn.init.trunc_normal_(layer.weight, std=deviation, a=-2 * deviation, b=2 * deviation)
     return layer
 
 
-def _enlarging(kernel: int, stride: int) -> nn.ConvTranspose2d:
+def _enlarging(classes: int, kernel: int, stride: int) -> nn.ConvTranspose2d:
     """Return a transposed convolution of scores without bias or padding: n rows become (n - 1) stride + kernel."""
-    layer = nn.ConvTranspose2d(len(CLASSES), len(CLASSES), kernel, stride, bias=False)
+    layer = nn.ConvTranspose2d(classes, classes, kernel, stride, bias=False)
     nn.init.xavier_uniform_(layer.weight)
     return layer
 
@@ -185,7 +184,7 @@ class UNetDecoder(nn.Module):
 
     WIDTHS = (512, 256, 128, 64)
 
-    def __init__(self, encoder_widths: Sequence[int]) -> None:
+    def __init__(self, encoder_widths: Sequence[int], classes: int) -> None:
         super().__init__()
         skips = (0, *reversed(encoder_widths[:3]))
         below = (encoder_widths[3], *self.WIDTHS[:3])
@@ -193,10 +192,10 @@ class UNetDecoder(nn.Module):
             nn.Sequential(_convolution(inputs + skip, outputs, 3, padding=1), nn.ReLU(), _norm(outputs))
             for inputs, skip, outputs in zip(below, skips, self.WIDTHS, strict=True)
         )
-        self.score = _score(self.WIDTHS[-1], 3)
+        self.score = _score(self.WIDTHS[-1], classes, 3)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Map features at H / 2 to H / 16 to logits (N, 3, H / 2, W / 2)."""
+        """Map features at H / 2 to H / 16 to logits (N, classes, H / 2, W / 2)."""
         first, *others = self.levels
         out: Tensor = first(features[3])
         for level, skip in zip(others, reversed(features[:3]), strict=True):
@@ -210,16 +209,16 @@ class SegNetDecoder(nn.Module):
 
     WIDTHS = (512, 256, 128, 64)
 
-    def __init__(self, encoder_widths: Sequence[int]) -> None:
+    def __init__(self, encoder_widths: Sequence[int], classes: int) -> None:
         super().__init__()
         self.levels = nn.ModuleList(
             nn.Sequential(_convolution(inputs, outputs, 3, padding=1), _norm(outputs))
             for inputs, outputs in pairwise((encoder_widths[3], *self.WIDTHS))
         )
-        self.score = _score(self.WIDTHS[-1], 3)
+        self.score = _score(self.WIDTHS[-1], classes, 3)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Map features at H / 2 to H / 16 to logits (N, 3, H / 2, W / 2)."""
+        """Map features at H / 2 to H / 16 to logits (N, classes, H / 2, W / 2)."""
         first, *others = self.levels
         out: Tensor = first(features[3])
         for level in others:
@@ -228,7 +227,7 @@ class SegNetDecoder(nn.Module):
         return logits
 
 
-def _fully_convolutional(inputs: int) -> nn.Sequential:
+def _fully_convolutional(inputs: int, classes: int) -> nn.Sequential:
     """Return the layers that stand for VGG's fully connected ones, down to scores."""
     return nn.Sequential(
         _convolution(inputs, HIDDEN, 7, padding=3),
@@ -237,20 +236,20 @@ def _fully_convolutional(inputs: int) -> nn.Sequential:
         _convolution(HIDDEN, HIDDEN, 1),
         nn.ReLU(),
         nn.Dropout(0.5),
-        _score(HIDDEN, 1),
+        _score(HIDDEN, classes, 1),
     )
 
 
 class FCN32Decoder(nn.Module):
     """Scores of the last feature, enlarged 32 times at once; 32 rows and columns more than the image has."""
 
-    def __init__(self, encoder_widths: Sequence[int]) -> None:
+    def __init__(self, encoder_widths: Sequence[int], classes: int) -> None:
         super().__init__()
-        self.head = _fully_convolutional(encoder_widths[4])
-        self.enlarging = _enlarging(64, 32)
+        self.head = _fully_convolutional(encoder_widths[4], classes)
+        self.enlarging = _enlarging(classes, 64, 32)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Map features at H / 2 to H / 32 to logits (N, 3, H + 32, W + 32), to be stretched over the image."""
+        """Map features at H / 2 to H / 32 to logits (N, classes, H + 32, W + 32), to be stretched over the image."""
         logits: Tensor = self.enlarging(self.head(features[4]))
         return logits
 
@@ -258,15 +257,15 @@ class FCN32Decoder(nn.Module):
 class FCN8Decoder(nn.Module):
     """Scores of the last three features, added up, enlarged 8 times; 8 rows and columns more than the image has."""
 
-    def __init__(self, encoder_widths: Sequence[int]) -> None:
+    def __init__(self, encoder_widths: Sequence[int], classes: int) -> None:
         super().__init__()
-        self.head = _fully_convolutional(encoder_widths[4])
-        self.score4, self.score3 = _score(encoder_widths[3], 1), _score(encoder_widths[2], 1)
-        self.enlarging5, self.enlarging4 = _enlarging(4, 2), _enlarging(4, 2)
-        self.enlarging3 = _enlarging(16, 8)
+        self.head = _fully_convolutional(encoder_widths[4], classes)
+        self.score4, self.score3 = (_score(encoder_widths[level], classes, 1) for level in (3, 2))
+        self.enlarging5, self.enlarging4 = (_enlarging(classes, 4, 2) for _ in range(2))
+        self.enlarging3 = _enlarging(classes, 16, 8)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Map features at H / 2 to H / 32 to logits (N, 3, H + 8, W + 8), to be stretched over the image."""
+        """Map features at H / 2 to H / 32 to logits (N, classes, H + 8, W + 8), to be stretched over the image."""
         _, _, third, fourth, fifth = features
         out = _cropped_sum(self.enlarging5(self.head(fifth)), self.score4(fourth))
         out = _cropped_sum(self.enlarging4(out), self.score3(third))
@@ -285,15 +284,15 @@ class PSPNetDecoder(nn.Module):
     The library asks for sides that are multiples of 192, where the parts do not overlap; here any side will do.
     """
 
-    def __init__(self, encoder_widths: Sequence[int]) -> None:
+    def __init__(self, encoder_widths: Sequence[int], classes: int) -> None:
         super().__init__()
         width = encoder_widths[4]
         self.pools = nn.ModuleList(nn.Sequential(nn.AdaptiveAvgPool2d(bins), *self._merging(width)) for bins in BINS)
         self.merging = nn.Sequential(*self._merging(width + len(BINS) * PYRAMID))
-        self.score = _score(PYRAMID, 3)
+        self.score = _score(PYRAMID, classes, 3)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Map features at H / 2 to H / 32 to logits (N, 3, H / 4, W / 4)."""
+        """Map features at H / 2 to H / 32 to logits (N, classes, H / 4, W / 4)."""
         last = features[4]
         pools = [_resized(pool(last), last.shape[-2:]) for pool in self.pools]
         scores = self.score(self.merging(torch.cat([last, *pools], dim=1)))
@@ -318,14 +317,14 @@ class PaperNetwork(nn.Module):
         self.repeat = repeat
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map images (N, channels, H, W), H and W multiples of 32, to logits (N, 3, h, w) on the network's own grid."""
+        """Map images (N, channels, H, W), H and W multiples of 32, to logits (N, classes, h, w) on its own grid."""
         if self.repeat:
             image = image.expand(-1, PAPER_CHANNELS, -1, -1)
         logits: Tensor = self.decoder(self.encoder(image))
         return logits
 
 
-_DECODERS: dict[str, tuple[Callable[[Sequence[int]], nn.Module], int]] = {
+_DECODERS: dict[str, tuple[Callable[[Sequence[int], int], nn.Module], int]] = {
     "paper-fcn8": (FCN8Decoder, 5),
     "paper-fcn32": (FCN32Decoder, 5),
     "paper-pspnet": (PSPNetDecoder, 5),
@@ -339,7 +338,7 @@ ARCHITECTURES: tuple[str, ...] = tuple(_DECODERS)
 _UNET_ENCODERS: dict[str, Callable[[int], Encoder]] = {"vgg16": VGG16Encoder, "resnet50": ResNet50Encoder}
 
 
-def build(architecture: str, encoder: str, channels: int = 1) -> nn.Module:
+def build(architecture: str, encoder: str, channels: int = 1, classes: int = 3) -> nn.Module:
     """Build one of the paper's networks with random weights.
 
     Args:
@@ -347,9 +346,10 @@ def build(architecture: str, encoder: str, channels: int = 1) -> nn.Module:
         encoder: ``plain``; for ``paper-unet`` also ``vgg16`` or ``resnet50``.
         channels: of the image. One is repeated to three inside, as the paper does; other numbers widen or narrow the
             first convolution.
+        classes: that it tells apart; the paper has three.
 
     Returns:
-        A network from (N, channels, H, W), H and W multiples of 32, to logits (N, 3, h, w) on its own grid; its
+        A network from (N, channels, H, W), H and W multiples of 32, to logits (N, classes, h, w) on its own grid; its
         ``encoder`` and ``decoder`` are attributes.
 
     Raises:
@@ -361,4 +361,4 @@ def build(architecture: str, encoder: str, channels: int = 1) -> nn.Module:
     decoder, levels = _DECODERS[architecture]
     inputs = PAPER_CHANNELS if channels == 1 else channels
     body = PlainEncoder(inputs, levels) if encoder == "plain" else _UNET_ENCODERS[encoder](inputs)
-    return PaperNetwork(body, decoder(body.widths), repeat=channels == 1)
+    return PaperNetwork(body, decoder(body.widths, classes), repeat=channels == 1)

@@ -14,28 +14,27 @@ from segmentation_models_pytorch.encoders import get_encoder_names
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from boneseg.encoder_compatibility import TIMM, VISION_TRANSFORMER
 from boneseg.errors import SettingsError
 from boneseg.models.decoders import DECODERS, OnEncoder
-from boneseg.scheme import CLASSES
 
 Network = TypeVar("Network", bound=nn.Module)
 
 ARCHITECTURES: tuple[str, ...] = (*smp.MODEL_ARCHITECTURES_MAPPING, *DECODERS)
 """The library's own architectures, then those of ``decoders``."""
-TIMM = "tu-"
-"""Prefix of an encoder that timm builds."""
 
 
-def build(architecture: str, encoder: str, channels: int = 1) -> nn.Module:
+def build(architecture: str, encoder: str, channels: int = 1, classes: int = 3) -> nn.Module:
     """Build a network with random weights; nothing is downloaded.
 
     Args:
         architecture: one of ``ARCHITECTURES``.
         encoder: an encoder's name, or ``tu-`` and the name of a timm model.
         channels: of the image.
+        classes: that it tells apart.
 
     Returns:
-        A network from (N, channels, H, W) to logits (N, 3, H, W), with H and W multiples of its stride.
+        A network from (N, channels, H, W) to logits (N, classes, H, W), with H and W multiples of its stride.
 
     Raises:
         SettingsError: the encoder is unknown, or the two do not fit together.
@@ -45,18 +44,18 @@ def build(architecture: str, encoder: str, channels: int = 1) -> nn.Module:
         "encoder_name": encoder,
         "encoder_weights": None,
         "in_channels": channels,
-        "classes": len(CLASSES),
+        "classes": classes,
     }
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if architecture in DECODERS:
-                return OnEncoder(architecture, encoder, channels, **_any_size(encoder))
+                return OnEncoder(architecture, encoder, channels, classes, **_any_size(encoder))
             if architecture == "dpt":
                 return _build_dpt(options)
             network: nn.Module = smp.create_model(architecture, **options, **_any_size(encoder))
             return network
-    except (ValueError, RuntimeError, TypeError, AttributeError, IndexError, KeyError) as error:
+    except (ValueError, RuntimeError, TypeError, AttributeError, IndexError, KeyError, AssertionError) as error:
         raise SettingsError(misfit(architecture, encoder, error)) from error
 
 
@@ -83,9 +82,7 @@ def hollow(build: Callable[[], Network]) -> Network:
 
 def misfit(architecture: str, encoder: str, error: Exception) -> str:
     """Return the sentence for a pair that cannot work."""
-    advice = (
-        f"pick a timm vision transformer such as {TIMM}vit_tiny_patch16_224 for it" if architecture == "dpt" else ""
-    )
+    advice = f"pick a timm vision transformer such as {VISION_TRANSFORMER} for it" if architecture == "dpt" else ""
     first_line = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
     return (
         f"architecture {architecture} does not work with encoder {encoder} ({first_line}); "

@@ -13,17 +13,17 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from boneseg.atomic_write import atomic_write_bytes
 from boneseg.errors import ModelError, RecordError, StoreError
-from boneseg.models import first_layer, paper, published
+from boneseg.models import first_layer, hub_weights, paper
 from boneseg.models.build import AnySize
 from boneseg.settings.schema import ModelSettings
 from boneseg.storage import layout
 from boneseg.storage.hashing import sha256_file
 from boneseg.storage.records import Record
-from boneseg.storage.whole import write_whole
 from boneseg.storage.workspace import Workspace
 
-WEIGHTS_FILE, NOTE_FILE = published.FILE, "weights.json"
+WEIGHTS_FILE, NOTE_FILE = hub_weights.FILE, "weights.json"
 _MIRROR = "'boneseg weights mirror'"
 
 
@@ -69,7 +69,7 @@ def pretrained(workspace: Workspace, model: ModelSettings, mirror: str | None) -
     if not _whole(folder):
         try:
             _download(model.encoder, folder)
-        except published.AbsentError as error:
+        except hub_weights.AbsentError as error:
             tried = [str(Path(mirror) / model.encoder / WEIGHTS_FILE)] if mirror is not None else []
             tried.append(workspace.store.uri(layout.weights(model.encoder, WEIGHTS_FILE)))
             raise ModelError(
@@ -105,7 +105,7 @@ def load_pretrained(network: AnySize, model: ModelSettings, file: Path) -> None:
     note = _read_note(file.parent)
     encoder = network.network.get_submodule("encoder")
     try:
-        given = published.read(encoder, model.encoder, file)
+        given = hub_weights.read(encoder, model.encoder, file)
         first_layer.fit(encoder, model.encoder, given, note.mean, note.std)
         encoder.load_state_dict(_matched(encoder, given))
     except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:
@@ -144,7 +144,7 @@ def mirror_weights(names: Sequence[str], place: Workspace | Path) -> list[str]:
         StoreError: the bucket does not answer.
     """
     for name in names:
-        published.place(name)
+        hub_weights.place(name)
     places = []
     for name in names:
         folder = place / name if isinstance(place, Path) else _local(place, name)
@@ -154,7 +154,7 @@ def mirror_weights(names: Sequence[str], place: Workspace | Path) -> list[str]:
         if not _whole(folder):
             try:
                 _download(name, folder)
-            except published.AbsentError as error:
+            except hub_weights.AbsentError as error:
                 raise ModelError(
                     f"weights of encoder {name}: {error}; run 'boneseg weights mirror --encoder {name} --out FOLDER' "
                     "where there is internet, carry the folder here and give it to --from"
@@ -238,7 +238,7 @@ def _fetch(workspace: Workspace, encoder: str, folder: Path) -> bool:
             workspace.store.download(layout.weights(encoder, WEIGHTS_FILE), folder / WEIGHTS_FILE)
         except StoreError as error:
             raise ModelError(f"{error}, though its {NOTE_FILE} is; make it again with {_MIRROR}") from error
-        write_whole(folder / NOTE_FILE, note)
+        atomic_write_bytes(folder / NOTE_FILE, note)
     return True
 
 
@@ -250,6 +250,6 @@ def _upload(workspace: Workspace, encoder: str, folder: Path) -> str:
 
 def _download(encoder: str, folder: Path) -> None:
     file = folder / WEIGHTS_FILE
-    source, mean, std = published.download(encoder, file)
+    source, mean, std = hub_weights.download(encoder, file)
     note = WeightsNote.model_validate({"sha256": sha256_file(file), "source": source, "mean": mean, "std": std})
-    write_whole(folder / NOTE_FILE, note.to_json())
+    atomic_write_bytes(folder / NOTE_FILE, note.to_json())

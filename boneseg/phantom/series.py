@@ -13,11 +13,12 @@ from scipy.ndimage import gaussian_filter
 from boneseg.dicom.ct import write_ct_series
 from boneseg.dicom.segmentation_write import write_segmentation
 from boneseg.geometry import Geometry, axial
+from boneseg.hu import AIR_HU, SCANNER_HIGHEST_HU, to_hu
 from boneseg.phantom.shapes import Field, Plane
 from boneseg.phantom.skeleton import Bone, skeleton
 from boneseg.phantom.texture import SmoothField
 from boneseg.phantom.tissue import AIR, Body, Organ, Outside, organs, surroundings
-from boneseg.scheme import BACKGROUND, BONE, OUTLINE
+from boneseg.scheme.roles import BACKGROUND, BONE, OUTLINE
 
 FIELD_OF_VIEW_MM = 460.0
 _BOTTOM_MM, _TOP_MM = -150.0, 200.0
@@ -26,7 +27,6 @@ _THICKEST_MM = 8.0
 _MIDDLE_MM = 12.0
 """Middle of the field of view in y, so that body and couch fill it."""
 _JOINT_MM = 2.2
-_PADDING_HU = -1024
 _CREATED = datetime(2000, 1, 1)
 
 
@@ -130,10 +130,10 @@ class _Patient:
         hu, bone, skin = (sum(parts) / len(layers) for parts in zip(*layers, strict=True))
         hu = gaussian_filter(hu, self._blur / pixel) + self._scanner_noise(rng, skin, pixel)
         circle = np.hypot(x, y[:, np.newaxis] - _MIDDLE_MM) < FIELD_OF_VIEW_MM / 2 + 20
-        hu = np.where(circle, np.clip(np.rint(hu), _PADDING_HU, 3071), _PADDING_HU)
+        hu = np.where(circle, np.minimum(hu, SCANNER_HIGHEST_HU), AIR_HU)
         label = np.where(skin < 0, OUTLINE, BACKGROUND).astype(np.uint8)
         label[bone >= 0.5] = BONE
-        return hu.astype(np.int16), label
+        return to_hu(hu), label
 
     def _layer(
         self, x: NDArray[np.float64], y: NDArray[np.float64], z: float, pixel: float, grain: Field

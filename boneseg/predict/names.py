@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from boneseg.predict.masks import DICOM_MASK, NIFTI_MASK
+from boneseg.predict.masks import MASKS
 from boneseg.storage.catalogue import SeriesRow
 from boneseg.storage.hashing import combine
 
@@ -19,7 +19,7 @@ _DIGITS = 8
 def folder_names(rows: Sequence[SeriesRow], place: Path) -> list[str]:
     """Return a folder below the output for each series, each its own and the same in every run.
 
-    Folders are named after the series' place; what ends a NIfTI file's name is left out. Where several series have one
+    Folders are named after the series' place; what ends a volume file's name is left out. Where several series have one
     name, or names that some file systems take for one (they differ by case, or by how an accent is written), the
     series' hash is added.
 
@@ -46,7 +46,7 @@ def _name(row: SeriesRow, place: Path) -> str:
     parts = [part for part in path.parts if part not in ("", "/", ".", "..")]
     if not parts:  # the place itself
         parts = [place.resolve().name or "series"]
-    for ending in (".gz", ".nii", ".dcm"):
+    for ending in (".gz", ".nii", ".dcm", ".nrrd", ".nhdr", ".mha", ".mhd"):
         parts[-1] = parts[-1].removesuffix(ending) or parts[-1]
     name = "/".join(_fitting(part) for part in parts)
     return name if len(name.encode()) <= _LONGEST else f"{_fitting(parts[-1])}-{combine([row.source])[:_DIGITS]}"
@@ -54,7 +54,7 @@ def _name(row: SeriesRow, place: Path) -> str:
 
 def _fitting(part: str) -> str:
     """Return a folder's name that every file system takes, and that is not the name of a mask."""
-    if part.casefold() in (NIFTI_MASK, DICOM_MASK):
+    if part.casefold() in MASKS.values():
         return f"{part}-series"
     data = part.encode()
     if len(data) <= _LONGEST_PART:

@@ -1,10 +1,10 @@
-"""CT series in, masks out: NIfTI and DICOM SEG in each series' own geometry."""
+"""CT series in, masks out: as files of several formats in each series' own geometry."""
 
 from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from traceback import extract_tb
 
@@ -15,13 +15,15 @@ from torch import nn
 from boneseg.errors import BonesegError, DataError, SeriesError
 from boneseg.geometry import Geometry, to_axial
 from boneseg.inference import predict_volume
-from boneseg.ingest.read import local_file, read_image
+from boneseg.ingest.label_file import local_file
+from boneseg.ingest.read import read_image
+from boneseg.ingest.volume_files import open_volume
 from boneseg.models.card import ModelCard
 from boneseg.models.checkpoint import load_model
-from boneseg.predict.find import look
-from boneseg.predict.masks import Masks, write_masks
+from boneseg.predict.find_series import look
+from boneseg.predict.folder_owner import own_folder, writing
+from boneseg.predict.masks import USUAL, Masks, write_masks
 from boneseg.predict.names import folder_names
-from boneseg.predict.owner import own_folder, writing
 from boneseg.progress import track
 from boneseg.settings.schema import PrepareSettings
 from boneseg.storage.catalogue import FileKind, SeriesRow
@@ -39,6 +41,7 @@ def predict_series(
     settings: PrepareSettings | None = None,
     device: str = "auto",
     on_written: Callable[[Path], object] = lambda path: None,
+    formats: Collection[str] = USUAL,
 ) -> list[Path]:
     """Segment every CT series found at a place.
 
@@ -46,13 +49,14 @@ def predict_series(
 
     Args:
         model_folder: as ``train`` wrote it or ``registry`` fetched it.
-        series: a folder with DICOM or NIfTI series anywhere below it, or one NIfTI file.
+        series: a folder with series, DICOM files or volumes, anywhere below it, or one volume file.
         out: gets a folder a series, named after where the series lies (and its hash where that folder holds another
-            series' masks), with ``mask.nii.gz`` and ``mask.dcm``:
-            0 background, 1 patient outline, 2 bone, in the order of voxels that the series has.
+            series' masks), with ``mask.nii.gz``, ``mask.dcm`` or others of
+            ``masks.MASKS``: values of the model's scheme, in the order of voxels that the series has.
         settings: how irregular a series may be.
         device: ``cpu``, ``cuda`` or ``auto``.
         on_written: is told of each mask as soon as it is there.
+        formats: of ``masks.MASKS``.
 
     Returns:
         The masks written, series by series.
@@ -67,7 +71,7 @@ def predict_series(
     for note in place.notes:
         log.warning("%s", note)
     if not place.rows:
-        reasons = place.lost or place.notes or ("give a folder with DICOM files or NIfTI volumes of CT",)
+        reasons = place.lost or place.notes or ("give a folder with DICOM files or volumes of CT",)
         raise SeriesError(f"{series}: no CT series there; {'; '.join(reasons[:3])}")
     for reason in place.lost:
         log.error("%s", reason)
@@ -81,7 +85,7 @@ def predict_series(
             folder = own_folder(out, name, row, series)
             if folder != out / name:
                 log.warning("%s: %s holds masks of another series; its own go to %s", source, out / name, folder)
-            masks = _predict_one(network, card, row, source, folder, settings or PrepareSettings(), device)
+            masks = _predict_one(network, card, row, source, folder, settings or PrepareSettings(), device, formats)
         except Exception as error:  # whatever one patient's files do, the next patient's are segmented
             log.debug("%s", source, exc_info=True)
             log.error("%s: %s", source, why := _why(error))
@@ -131,6 +135,7 @@ def _predict_one(
     out: Path,
     settings: PrepareSettings,
     device: str,
+    formats: Collection[str],
 ) -> Masks:
     hu, own, warnings = read_image(local_file, row, settings)
     for warning in warnings:
@@ -139,8 +144,11 @@ def _predict_one(
     files = [local_file(item) for item in row.objects]
     with writing(out):
         if row.kind == FileKind.NIFTI:
-            return write_masks(out, mask, own, like=files[0])
-        return write_masks(out, mask, own, files)
+            return write_masks(out, mask, own, like=files[0], scheme=card.scheme, formats=formats)
+        if row.kind.is_volume:
+            placed = open_volume(files).placed
+            return write_masks(out, mask, own, scheme=card.scheme, formats=formats, placed=placed)
+        return write_masks(out, mask, own, files, scheme=card.scheme, formats=formats)
 
 
 def _mask(

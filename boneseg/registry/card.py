@@ -6,10 +6,12 @@ import math
 from collections.abc import Sequence
 
 from boneseg.dataset.manifest import Dataset
+from boneseg.evaluate.class_words import MOST_SHOWN, bone_sentences, parts
+from boneseg.evaluate.forms import shortened, to_markdown
 from boneseg.evaluate.records import EvaluationResult
 from boneseg.evaluate.report import patients_text
-from boneseg.evaluate.tables import to_markdown
 from boneseg.models.card import ModelCard
+from boneseg.scheme import LabelScheme
 
 CARD_README = "README.md"
 """File beside the model's weights; not part of the model's hash."""
@@ -29,9 +31,7 @@ def model_card(card: ModelCard, evaluation: EvaluationResult, dataset: Dataset, 
         "\n\n".join(
             [
                 f"# {name}: bone segmentation in CT ({card.model.architecture}, {card.model.encoder})",
-                "Labels every pixel of a CT slice as "
-                + ", ".join(f"{value} {label}" for value, label in enumerate(card.classes))
-                + ".",
+                _classes(card.scheme),
                 "## Results",
                 *_results(evaluation),
                 "## Intended use and limits",
@@ -48,6 +48,18 @@ def model_card(card: ModelCard, evaluation: EvaluationResult, dataset: Dataset, 
         )
         + "\n"
     )
+
+
+def _classes(scheme: LabelScheme) -> str:
+    """Say what the values of a mask mean; classes of a group together where they are many."""
+    if scheme.size <= MOST_SHOWN:
+        listed = ", ".join(f"{value} {name}" for value, name in enumerate(scheme.names))
+        return f"Labels every pixel of a CT slice as {listed}."
+    lines = [f"Labels every pixel of a CT slice as one of {scheme.size} classes (scheme {scheme.name}):", ""]
+    for group, values in parts(scheme).items():
+        listed = ", ".join(f"{value} {scheme.names[value]}" for value in values)
+        lines.append(f"- {listed}" if len(values) == 1 else f"- {group}: {listed}")
+    return "\n".join(lines)
 
 
 _USE = """\
@@ -67,7 +79,13 @@ def _results(evaluation: EvaluationResult) -> list[str]:
     else:
         bone += f" ({evaluation.no_interval()})"
     bone += f"; a HU threshold reaches {_number(evaluation.threshold_bone_dice)} there."
-    return [bone, to_markdown(evaluation.table("class_wise")), f"All tables and plots: {evaluation.report_uri}"]
+    tables = [shortened(table) for table in evaluation.tables if table.name in ("class_wise", "bones", "sides")]
+    return [
+        bone,
+        *bone_sentences(evaluation),
+        *(to_markdown(table) for table in tables),
+        f"All tables and plots: {evaluation.report_uri}",
+    ]
 
 
 def _data(evaluation: EvaluationResult, dataset: Dataset) -> str:

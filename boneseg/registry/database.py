@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from boneseg.atomic_write import atomic_write_bytes
 from boneseg.errors import ModelError
 from boneseg.registry.client import Registry, bring_up_to_date
 from boneseg.storage import layout
@@ -168,5 +169,5 @@ def _empty(workspace: Workspace) -> bytes:
         path = folder / "empty.db"
         bring_up_to_date(path)
         data = path.read_bytes()
-        path.replace(kept)
+    atomic_write_bytes(kept, data)
     return data

@@ -14,7 +14,7 @@ from boneseg.errors import ModelError
 from boneseg.redaction import split_user
 from boneseg.registry import database
 from boneseg.registry.client import Registry
-from boneseg.registry.turn import TurnLostError, my_turn
+from boneseg.registry.publish_lock import LockLostError, hold_lock
 from boneseg.settings.schema import PublishSettings
 from boneseg.storage.workspace import Workspace
 
@@ -67,9 +67,9 @@ def change_registry(settings: PublishSettings, workspace: Workspace, work: Calla
             time.sleep(random.uniform(0, 0.1 * 2 ** min(attempt, 5)))
         if uri:
             try:
-                with my_turn(workspace, settings.model_name) as confirm:
+                with hold_lock(workspace, settings.model_name) as confirm:
                     return work(Registry(uri, confirm=confirm))
-            except TurnLostError:
+            except LockLostError:
                 continue
         found = database.find(workspace)
         with database.opened(workspace, found.data) as (registry, path):

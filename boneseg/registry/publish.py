@@ -6,17 +6,18 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from boneseg.dataset.manifest import Dataset
 from boneseg.dataset.shards import load_dataset
 from boneseg.errors import ModelError, RecordError, StoreError
-from boneseg.evaluate.records import EvaluationResult, evaluation_identity, load_evaluation
+from boneseg.evaluate.records import BONE_GROUP, EvaluationResult, evaluation_identity, load_evaluation
+from boneseg.identity import flattened
 from boneseg.models.card import CARD_FILE, ModelCard
 from boneseg.registry.card import CARD_README, model_card
+from boneseg.registry.champion import Decision, Score, by_hand, decide
 from boneseg.registry.client import CHALLENGER, CHAMPION, MetricPoint, Registry, Version
-from boneseg.registry.gate import Decision, Score, by_hand, decide
 from boneseg.registry.open import change_registry, read_registry
+from boneseg.scheme.record import plain
 from boneseg.settings.schema import RunSettings, Split
 from boneseg.storage import layout
 from boneseg.storage.published import Published, read_published, write_published
@@ -89,8 +90,9 @@ def publish(
     store, name = workspace.store, settings.publish.model_name
     _, state = read_published(store, name)
     given = _checked(workspace, model_uri.rstrip("/") + "/", evaluation_uri, dataset_uri)
+    headline = _headline(given.evaluation, settings.publish.headline)
     result, decision = change_registry(
-        settings.publish, workspace, lambda registry: _publish(workspace, registry, given, settings, promote)
+        settings.publish, workspace, lambda registry: _publish(workspace, registry, given, settings, headline, promote)
     )
     fingerprint, dataset_hash = given.dataset.fingerprint, given.dataset.dataset_hash
     reference = f"{name}:{result.version}"
@@ -134,8 +136,27 @@ def _checked(workspace: Workspace, model_uri: str, evaluation_uri: str, dataset_
     return _Given(model_uri, card, evaluation, frozenset({*names, evaluation.evaluation_hash}), dataset_uri, dataset)
 
 
+def _headline(evaluation: EvaluationResult, wanted: str) -> str:
+    """Return the class or group by which models are compared, as the evaluation calls it.
+
+    Raises:
+        ModelError: it is not measured for this model.
+    """
+    names = _measured_names(evaluation)
+    for name in names:
+        if plain(name) == plain(wanted):
+            return name
+    raise ModelError(f"publish.headline = {wanted!r} is not measured for this model; there are {', '.join(names)}")
+
+
+def _measured_names(evaluation: EvaluationResult) -> list[str]:
+    """Return the classes and groups that an evaluation measures; bone is in every one."""
+    regions = (region.name for row in evaluation.series for region in row.network.regions)
+    return list(dict.fromkeys([BONE_GROUP, *regions]))
+
+
 def _publish(
-    workspace: Workspace, registry: Registry, given: _Given, settings: RunSettings, promote: bool
+    workspace: Workspace, registry: Registry, given: _Given, settings: RunSettings, headline: str, promote: bool
 ) -> tuple[PublishResult, Decision]:
     """Register and decide; called again where somebody else published meanwhile."""
     store, name = workspace.store, settings.publish.model_name
@@ -143,7 +164,7 @@ def _publish(
     if DECIDED in version.tags:
         decision = Decision(promoted=version.tags[DECIDED] == PROMOTED, reason=version.tags[REASON])
     else:
-        decision = _decision(workspace, registry, version, given, settings)
+        decision = _decision(workspace, registry, version, given, settings, headline)
     champion = registry.at_alias(name, CHAMPION)
     to_promote = promote and (champion is None or champion.version != version.version)
     if to_promote:
@@ -241,11 +262,11 @@ def _registered(registry: Registry, name: str, given: _Given, workspace: Workspa
 
 
 def _decision(
-    workspace: Workspace, registry: Registry, version: Version, given: _Given, settings: RunSettings
+    workspace: Workspace, registry: Registry, version: Version, given: _Given, settings: RunSettings, headline: str
 ) -> Decision:
     """Compare a version with the champion, measured anew where its evaluation is of another test set or version."""
     champion = registry.at_alias(version.name, CHAMPION)
-    candidate = _score(version.reference, given.evaluation)
+    candidate = _score(version.reference, given.evaluation, headline)
     gain = settings.publish.min_gain
     if champion is None:
         return decide(candidate, None, gain)
@@ -259,7 +280,7 @@ def _decision(
     measured = _champions(workspace, champion, given)
     if measured is None:
         return decide(candidate, None, gain, lost=champion.reference)
-    return decide(candidate, _score(champion.reference, measured), gain)
+    return decide(candidate, _score(champion.reference, measured, headline), gain)
 
 
 def _champions(workspace: Workspace, champion: Version, given: _Given) -> EvaluationResult | None:
@@ -310,32 +331,29 @@ def _conclude(registry: Registry, version: Version, decision: Decision, readme: 
     registry.tag(version, DECIDED, PROMOTED if decision.promoted else "not promoted")
 
 
-def _score(reference: str, evaluation: EvaluationResult) -> Score:
+def _score(reference: str, evaluation: EvaluationResult, headline: str) -> Score:
     return Score(
         reference=reference,
         model_hash=evaluation.model_hash,
         test_hash=evaluation.test_hash,
-        by_series=evaluation.bone_dice_by_series(),
+        by_series=evaluation.dice_by_series(headline),
         patients=evaluation.patients(),
+        headline=headline,
+        told=headline in _measured_names(evaluation),
     )
 
 
 def _params(card: ModelCard) -> dict[str, str]:
     settings = {"model": card.model.model_dump(mode="json"), "train": card.train.model_dump(mode="json")}
-    return _flat(settings)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    found: dict[str, str] = {}
-    for key, value in values.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": str(value)}
-    return found
+    return {path: str(value) for path, value in flattened(settings).items()}
 
 
 def _metrics(card: ModelCard, evaluation: EvaluationResult) -> list[MetricPoint]:
     points = [MetricPoint(key=f"test_{key}", value=value) for key, value in evaluation.scalars().items()]
     for epoch in card.history:
         for key, value in epoch.model_dump(exclude={"epoch"}).items():
+            if value is None:
+                continue
             parts = {"": value} if not isinstance(value, tuple) else dict(zip(card.classes, value, strict=True))
             for label, part in parts.items():
                 metric = f"{key}_{label}".rstrip("_").replace(" ", "_")

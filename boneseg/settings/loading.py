@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from boneseg.errors import SettingsError
 from boneseg.redaction import HIDDEN, SECRET_NAMES, holds_password, redacted
+from boneseg.settings.probed_pairs import refusal_of
 from boneseg.settings.schema import RunSettings
 
 
@@ -23,7 +24,8 @@ def load_settings(path: Path | None = None, overrides: tuple[str, ...] = ()) -> 
     """Read settings from a YAML file and apply ``section.key=value`` overrides, in that order.
 
     Raises:
-        SettingsError: the file cannot be read, a key is unknown or a value is not allowed.
+        SettingsError: the file cannot be read, a key is unknown, a value is not allowed, or architecture and encoder
+            do not work together.
     """
     values: dict[str, Any] = {}
     if path is not None:
@@ -37,7 +39,25 @@ def load_settings(path: Path | None = None, overrides: tuple[str, ...] = ()) -> 
             raise SettingsError(f"{path}: settings must be a mapping such as 'train: {{epochs: 3}}'")
     for override in overrides:
         _apply(values, override)
-    return parse_settings(values, source=str(path) if path else "settings")
+    values = _with_scheme_file(values)
+    source = str(path) if path else "settings"
+    settings = parse_settings(values, source)
+    if (reason := refusal_of(settings, work_folder())) is not None:
+        raise SettingsError(f"{source}: {reason}")
+    return settings
+
+
+def _with_scheme_file(values: dict[str, Any]) -> dict[str, Any]:
+    """Put a scheme in place of the YAML file that is named, so that settings hold all that other machines need."""
+    named = values.get("scheme")
+    if not isinstance(named, str) or Path(named).suffix.lower() not in (".yaml", ".yml"):
+        return values
+    try:
+        return {**values, "scheme": yaml.safe_load(Path(named).read_text())}
+    except OSError as error:
+        raise SettingsError(f"scheme = {named}: cannot read the file ({error.strerror})") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"scheme = {named}: not valid YAML: {redacted(str(error))}") from None
 
 
 def parse_settings(values: dict[str, Any] | str, source: str = "settings") -> RunSettings:

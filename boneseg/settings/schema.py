@@ -1,17 +1,18 @@
 """Settings of a run: frozen, validated when made, with a hash that depends on nothing but their values."""
 
+import json
 import re
 from enum import StrEnum
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator, model_validator
 
+from boneseg.encoder_compatibility import refusal
 from boneseg.identity import stable_hash
-from boneseg.pairs import refusal
 from boneseg.redaction import holds_password
-from boneseg.scheme import CLASSES
+from boneseg.scheme import BONE_SCHEME, BUILT_IN, LabelScheme
 from boneseg.settings.recipes import RECIPES, merged
 
 
@@ -29,6 +30,10 @@ class Loss(StrEnum):
     CROSS_ENTROPY = "cross_entropy"
     DICE = "dice"
     CROSS_ENTROPY_DICE = "cross_entropy_dice"
+
+
+Length = Annotated[float, Field(gt=0.01, le=100)]
+"""Mm."""
 
 
 class Section(BaseModel):
@@ -75,11 +80,28 @@ class StoreSettings(Section):
         return self
 
 
+class PngSettings(Section):
+    """What PNG pictures of CT slices and masks do not say of themselves. Without a spacing they are not used."""
+
+    spacing_mm: tuple[Length, Length, Length] | None = None
+    """Distance of two slices, of two rows and of two columns."""
+    window: tuple[float, float] | None = None
+    """HU of the darkest and of the brightest grey that a file can hold, of 0 and 255 or 65535; none = with 16 bits one
+    HU a step from -1024 on."""
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.window is not None and self.window[0] >= self.window[1]:
+            raise ValueError(f"window {self.window} must be (low, high)")
+        return self
+
+
 class PullSettings(Section):
     """How the bucket is read."""
 
     parallel: Annotated[int, Field(ge=1, le=64)] = 8
     """Downloads at the same time."""
+    png: PngSettings = PngSettings()
 
 
 class SplitSettings(Section):
@@ -102,10 +124,10 @@ class SplitSettings(Section):
 class PrepareSettings(Section):
     """How series become shards."""
 
-    label_map: dict[int | Literal["others"], int] | None = None
-    """Label value in the files -> class (0 background, 1 patient outline, 2 bone); ``others`` stands for all values
-    that are not named. None = found out by itself: values 0..2 are the three classes, a label with one value above 0
-    is bone, and names of segments and files tell which are bones."""
+    label_map: dict[int | Literal["others"], int | str] | None = None
+    """Label value in the files -> class, by its value in the scheme or by its name (in scheme ``bone`` 0 background, 1
+    patient outline, 2 bone); ``others`` stands for all values that are not named. None = found out by itself: by
+    names of segments and files, and by the values by which the scheme says that files call its classes."""
     max_gap: Annotated[float, Field(gt=1)] = 1.5
     """Largest distance of two neighbouring slices, in units of the median distance, before a series is refused."""
     max_tilt_degrees: Annotated[float, Field(ge=0, le=45)] = 1.0
@@ -114,12 +136,22 @@ class PrepareSettings(Section):
     """Series prepared at the same time; 0 = one per CPU that the process may use."""
     splits: SplitSettings = SplitSettings()
 
-    @model_validator(mode="after")
-    def _known_classes(self) -> Self:
-        unknown = sorted(set((self.label_map or {}).values()) - set(range(len(CLASSES))))
-        if unknown:
-            raise ValueError(f"label_map leads to class {unknown[0]}; classes are 0, 1 and 2: {', '.join(CLASSES)}")
-        return self
+    def class_of(self, scheme: LabelScheme) -> dict[int | str, int] | None:
+        """Return ``label_map`` with the classes' values in a scheme.
+
+        Raises:
+            ValueError: a class is not in the scheme.
+        """
+        if self.label_map is None:
+            return None
+        found: dict[int | str, int] = {}
+        for value, wanted in self.label_map.items():
+            known = scheme.value_of(wanted) if isinstance(wanted, str) else wanted
+            if known is None or not 0 <= known < scheme.size:
+                classes = ", ".join(f"{number} {name}" for number, name in enumerate(scheme.names))
+                raise ValueError(f"label_map leads to class {wanted}; classes of scheme {scheme.name} are {classes}")
+            found[value] = known
+        return found
 
 
 class PreprocessSettings(Section):
@@ -250,8 +282,10 @@ class PublishSettings(Section):
     model_name: str = "bone"
     tracking_uri: str | None = None
     """MLflow tracking URI, without user and password; none = SQLite in the bucket."""
+    headline: str = "bone"
+    """Whose Dice decides: ``bone``, all bones together, or a bone or group of the scheme."""
     min_gain: float = 0.0
-    """The 95 % interval of the gain of mean bone Dice over the champion must lie above this."""
+    """The 95 % interval of the gain of the headline's mean Dice over the champion must lie above this."""
 
     @field_validator("model_name")
     @classmethod
@@ -276,6 +310,8 @@ class RunSettings(Section):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,50}$")] | None = None
     """Name of the training run; starting a run of the same name again continues it. None = from settings and data."""
+    scheme: LabelScheme = BONE_SCHEME
+    """The classes to tell apart: ``bone``, ``pelvis``, ``skeleton``, or a YAML file with a scheme of your own."""
     store: StoreSettings = StoreSettings()
     pull: PullSettings = PullSettings()
     prepare: PrepareSettings = PrepareSettings()
@@ -292,6 +328,29 @@ class RunSettings(Section):
     def _on_recipe(cls, values: Any) -> Any:
         recipe = values.get("recipe", "boneseg") if isinstance(values, dict) else None
         return merged(RECIPES[recipe], values) if isinstance(recipe, str) and recipe in RECIPES else values
+
+    @field_validator("scheme", mode="before")
+    @classmethod
+    def _by_name(cls, scheme: Any) -> Any:
+        if isinstance(scheme, str) and scheme.lstrip().startswith("{"):
+            return json.loads(scheme)  # as a form carries it
+        if isinstance(scheme, str):
+            if scheme not in BUILT_IN:
+                raise ValueError(
+                    f"there is no scheme of this name; known are {', '.join(BUILT_IN)}, or give a YAML file or JSON"
+                )
+            return BUILT_IN[scheme]
+        return scheme
+
+    @field_serializer("scheme")
+    def _as_name(self, scheme: LabelScheme) -> Any:
+        known = BUILT_IN.get(scheme.name) == scheme
+        return scheme.name if known else scheme.model_dump(mode="json")
+
+    @model_validator(mode="after")
+    def _known_classes(self) -> Self:
+        self.prepare.class_of(self.scheme)
+        return self
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:

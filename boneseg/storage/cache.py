@@ -15,8 +15,8 @@ from boneseg.errors import SettingsError, StoreError
 from boneseg.storage.catalogue import ObjectRef
 from boneseg.storage.client import ObjectInfo, ObjectMissingError, ObjectStore
 from boneseg.storage.hashing import sha256_file
-from boneseg.storage.intact import fits_etag
-from boneseg.storage.protect import FILE_MODE, make_private
+from boneseg.storage.integrity import fits_etag
+from boneseg.storage.permissions import FILE_MODE, make_private
 
 LIMIT_VARIABLE = "BONESEG_CACHE_GB"
 DEFAULT_LIMIT_BYTES = 50 * 2**30
@@ -125,6 +125,7 @@ class Cache:
 
     @contextmanager
     def _partial(self) -> Iterator[Path]:
+        """Yield a place for a file whose name, its content's hash, is not known before it is whole."""
         path = self.folder / "partial" / uuid.uuid4().hex
         try:
             make_private(self.folder)

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable
 from enum import StrEnum
 
 import numpy as np
+from pydantic import Field
 
 from boneseg.geometry import Geometry, Uneven
+from boneseg.identity import stable_hash
 from boneseg.settings.schema import Split
 from boneseg.storage.hashing import combine
 from boneseg.storage.records import Record
@@ -47,6 +49,21 @@ class FileKind(StrEnum):
     DICOM = "dicom"
     NIFTI = "nifti"
     DICOM_SEG = "dicom_seg"
+    RTSTRUCT = "rtstruct"
+    NRRD = "nrrd"
+    METAIMAGE = "metaimage"
+    PNG = "png"
+    """Many pictures, one a slice."""
+
+    @property
+    def names_structures(self) -> bool:
+        """Whether files of this kind are labels that say themselves how each of their structures is called."""
+        return self in (FileKind.DICOM_SEG, FileKind.RTSTRUCT)
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether a file of this format is a grid of voxels in an order, which programs keep."""
+        return self in (FileKind.NIFTI, FileKind.NRRD, FileKind.METAIMAGE)
 
 
 class ToldBy(StrEnum):
@@ -72,49 +89,95 @@ class ObjectRef(Record):
     sha256: str
 
 
-class LabelPart(Record):
-    """One of several masks that are the label of a series together."""
+class LabelFile(Record):
+    """One mask of a series."""
 
     kind: FileKind
     object: ObjectRef
+    data: ObjectRef | None = None
+    """Of a detached header the file beside it with the voxels."""
+    slices: tuple[ObjectRef, ...] = ()
+    """Of a stack of pictures: these, the lowest first, ``object`` among them."""
+    geometry: GeometryRecord | None = None
+    """Of such a stack, which does not say itself where it lies."""
+    in_order: bool = False
+    """Whether voxels are those of the series in the order in which both are stored: one does not say where it lies."""
+    whole: bool = False
+    """Whether the file says that it was drawn on all slices of the series, so that those left out are background."""
+    table: str = ""
+    """SHA-256 of the table by which the values have their names; empty where they need none."""
+
+    @property
+    def own_objects(self) -> tuple[ObjectRef, ...]:
+        """The raw objects of this mask, a header before its data."""
+        return self.slices or ((self.object,) if self.data is None else (self.object, self.data))
+
+    @property
+    def own_content(self) -> str:
+        """Hash of the raw objects of this mask, and of which slices it covers where it leaves some out."""
+        if self.whole:
+            return combine([self.object.sha256, "whole"])
+        if self.slices:
+            return combine([str(self.geometry), *(item.sha256 for item in self.slices)])
+        return self.object.sha256 if self.data is None else combine([self.object.sha256, self.data.sha256])
+
+
+class LabelPart(LabelFile):
+    """One of several masks that are the label of a series together."""
+
     bone: tuple[int, ...]
     """Values that are bone."""
     outline: tuple[int, ...] = ()
     """Values that are the patient's outline; all others are background."""
-    in_order: bool = False
-    """As that of ``LabelRow``."""
+    names: dict[int, str] = Field(default_factory=dict)
+    """Value -> the words of anatomy in the name of the file or segment."""
 
 
-class LabelRow(Record):
+class LabelRow(LabelFile):
     """The label of a series."""
 
-    kind: FileKind
-    object: ObjectRef
     values: tuple[int, ...]
-    """Values above 0 that occur: label values of a NIfTI file, segment numbers of a DICOM SEG."""
+    """Values above 0 that occur: label values of a volume, numbers of segments or regions of a DICOM label."""
     parts: tuple[LabelPart, ...] = ()
     """Masks of single structures that are joined, ``object`` the first of them; empty for a label in one file."""
+    names: dict[int, str] = Field(default_factory=dict)
+    """Value -> the words of anatomy in the name of the file or segment, for a label in one file."""
+    absent: tuple[str, ...] = ()
+    """The words of anatomy in the names of masks that are empty: these bones were looked for and are not there."""
     drawn: str = ""
     """Hash of what is drawn, whatever file holds it; empty in records of earlier versions."""
-    in_order: bool = False
-    """Whether voxels are those of the series in the order in which both are stored: one does not say where it lies."""
 
     @property
     def content(self) -> str:
         """Hash of what the label is made of: of the file, or of all parts and what their values are."""
         if not self.parts:
-            return self.object.sha256
-        return combine(f"{part.kind} {part.object.sha256} {part.bone} {part.outline}" for part in self.parts)
+            return combine([self.own_content, self.table]) if self.table else self.own_content
+        texts = (f"{part.kind} {part.own_content} {part.bone} {part.outline} {part.table}" for part in self.parts)
+        return combine(text.rstrip() for text in texts)
+
+    @property
+    def named(self) -> str:
+        """Hash of the names by which bones are told apart."""
+        parts = sorted((part.own_content, sorted(part.names.items())) for part in self.parts)
+        return stable_hash([parts, sorted(self.names.items()), self.absent])
 
     @property
     def objects(self) -> tuple[ObjectRef, ...]:
         """All raw objects of the label."""
-        return tuple(part.object for part in self.parts) or (self.object,)
+        return tuple(item for part in self.parts for item in part.own_objects) or self.own_objects
 
     def with_objects(self, change: Callable[[ObjectRef], ObjectRef]) -> LabelRow:
         """Return the same label with its raw objects, of all parts, written in another way."""
-        parts = tuple(part.model_copy(update={"object": change(part.object)}) for part in self.parts)
-        return self.model_copy(update={"object": change(self.object), "parts": parts})
+
+        def changed(one: LabelFile) -> dict[str, object]:
+            return {
+                "object": change(one.object),
+                "data": None if one.data is None else change(one.data),
+                "slices": tuple(change(item) for item in one.slices),
+            }
+
+        parts = tuple(part.model_copy(update=changed(part)) for part in self.parts)
+        return self.model_copy(update={**changed(self), "parts": parts})
 
 
 class SeriesRow(Record):
@@ -123,7 +186,7 @@ class SeriesRow(Record):
     series: str
     """Content hash: the series' name everywhere."""
     source: str
-    """Where the series lies: folder (DICOM) or file (NIfTI) below the raw prefix; in the catalogue its stand-in, which
+    """Where the series lies: folder (DICOM) or file (volume) below the raw prefix; in the catalogue its stand-in, which
     ``storage.names`` leads back."""
     kind: FileKind
     objects: tuple[ObjectRef, ...]
@@ -135,6 +198,8 @@ class SeriesRow(Record):
     geometry: GeometryRecord
     """As read: DICOM slices sorted along their normal; not yet in axial order."""
     hu_range: tuple[int, int]
+    window: tuple[float, float] | None = None
+    """Of a series of pictures: HU of the value 0, and of the largest that they can hold."""
     label: LabelRow | None
     patient_by: str = ""
     """One of ``ToldBy``; empty in records of earlier versions."""

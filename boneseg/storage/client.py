@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import os
 import random
 import time
 import uuid
@@ -20,15 +19,15 @@ import urllib3
 from minio import Minio
 from minio.error import S3Error
 
+from boneseg.atomic_write import atomic_write
 from boneseg.errors import StoreError
 from boneseg.redaction import redacted
-from boneseg.storage import faults, patience
+from boneseg.storage import faults, retry
+from boneseg.storage.ca_certificates import trusted
 from boneseg.storage.credentials import Credentials, CredentialsAwayError, given, look_up
 from boneseg.storage.download import Download, etag_in
 from boneseg.storage.faults import LostRaceError, ObjectMissingError
-from boneseg.storage.patience import StoreAwayError
-from boneseg.storage.protect import FILE_MODE
-from boneseg.storage.trust import trusted
+from boneseg.storage.retry import StoreAwayError
 
 __all__ = ["Credentials", "ObjectInfo", "ObjectMissingError", "ObjectStore", "etag_of"]
 
@@ -112,7 +111,7 @@ class ObjectStore:
 
     def __reduce__(self) -> tuple[Callable[..., ObjectStore], tuple[object, ...]]:
         # Connections do not cross a process border; the settings do, and whether the store ever answered.
-        known = patience.answered(self.endpoint)
+        known = retry.answered(self.endpoint)
         return _remade, (self.endpoint, self.bucket, self._given, self._region, self._disk, known)
 
     @property
@@ -318,19 +317,14 @@ class ObjectStore:
         Returns:
             What was fetched: its size, and the ETag of just this content.
         """
-        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "wb") as file:
+            with atomic_write(path, private=True) as partial, partial.open("wb") as file:
                 fetched = Download(self._client, self.bucket, key, file)
                 self._try(key, fetched.go_on)
-                info = ObjectInfo(key, file.tell(), fetched.etag)
-            partial.replace(path)
+                return ObjectInfo(key, file.tell(), fetched.etag)
         except OSError as error:
             raise StoreError(f"{path}: cannot write the download ({error.strerror}); free some space there") from error
-        finally:
-            partial.unlink(missing_ok=True)
-        return info
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens where there is none."""
@@ -339,7 +333,7 @@ class ObjectStore:
     def _try(self, name: str, request: Callable[[], Answer]) -> Answer:
         """Make a request until it is answered, or the patience with a store that is away is at its end."""
         _check_key(name)
-        waiting: patience.Patience | None = None
+        waiting: retry.Patience | None = None
         while True:
             try:
                 answer = request()
@@ -351,9 +345,9 @@ class ObjectStore:
             except CredentialsAwayError as error:
                 told = StoreAwayError(str(error))
             else:
-                patience.note_answer(self.endpoint)
+                retry.note_answer(self.endpoint)
                 return answer
-            waiting = waiting or patience.Patience(self.endpoint)
+            waiting = waiting or retry.Patience(self.endpoint)
             waiting.wait(told)
 
 
@@ -377,7 +371,7 @@ def _remade(
     endpoint: str, bucket: str, credentials: Credentials | None, region: str, disk: Path | None, known: bool
 ) -> ObjectStore:
     if known:
-        patience.note_answer(endpoint)
+        retry.note_answer(endpoint)
     return ObjectStore(endpoint, bucket, credentials, region, disk)
 
 

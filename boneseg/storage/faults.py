@@ -23,7 +23,7 @@ from urllib3.exceptions import (
 from urllib3.exceptions import SSLError as TLSError
 
 from boneseg.errors import StoreError
-from boneseg.storage.patience import StoreAwayError, answered
+from boneseg.storage.retry import StoreAwayError, answered
 
 HANDLED = (HTTPError, MinioException, ParseError, UnicodeDecodeError)
 """What requests of minio raise where the store or the way to it is at fault."""

@@ -32,7 +32,7 @@ def published(name: str) -> str:
 
 
 def publishing(name: str) -> str:
-    """Key of whose turn it is to publish under a model name on an MLflow server."""
+    """Key of the lock for publishing under a model name on an MLflow server."""
     return f"state/publishing/{name}"
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from boneseg.storage.protect import FILE_MODE
+from boneseg.storage.permissions import FILE_MODE
 
 IN_USE = ".in-use"
 """A file in each of them, locked for as long as its process lives: locks go with a process however that ends."""

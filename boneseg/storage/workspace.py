@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from boneseg.storage.client import ObjectStore
+from boneseg.storage.permissions import protect_work_folder
 from boneseg.storage.private import PrivatePlace, patient_secret, private_place
-from boneseg.storage.protect import protect_work_folder
 
 
 @dataclass(frozen=True)

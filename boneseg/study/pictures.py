@@ -8,16 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from boneseg.evaluate.evaluate import shard_subject
-from boneseg.evaluate.measure import Method, NetworkMethod, Subject, ThresholdMethod
-from boneseg.evaluate.pictures import Choice, choose, draw
-from boneseg.evaluate.plots import SlicePicture, iou_text
+from boneseg.evaluate.measure import Subject
+from boneseg.evaluate.methods import Method, NetworkMethod, ThresholdMethod
+from boneseg.evaluate.names import NETWORK, THRESHOLD
+from boneseg.evaluate.pictures import Choice, choose, draw, shown_as
+from boneseg.evaluate.plots_slices import SlicePicture, iou_text
 from boneseg.evaluate.plots_study import Panel
 from boneseg.evaluate.records import SeriesResult
-from boneseg.evaluate.tables import NETWORK, image_bone_iou, pooled_output
+from boneseg.evaluate.tables import image_bone_iou, pooled_output
 from boneseg.metrics import counts
 from boneseg.models.checkpoint import fetch_model, load_model
+from boneseg.scheme import Labelling
+from boneseg.scheme.labelling import take
 from boneseg.settings.schema import Split
-from boneseg.study.work import Finished, Shared
+from boneseg.study.trial import Finished, Shared
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,11 @@ def make_pictures(finished: Sequence[Finished], shared: Shared) -> Pictures | No
     choices = choose(best.evaluation.series)
     if not choices:
         return None
-    subjects = [shard_subject(shared.workspace, shard) for shard in shared.dataset.of(Split.TEST)]
+    subjects = [
+        shard_subject(shared.workspace, shard, shared.dataset.scheme) for shard in shared.dataset.of(Split.TEST)
+    ]
     threshold = ThresholdMethod(best.evaluation.settings.threshold_hu)
-    examples = draw(choices, subjects, _method(best, shared), threshold)
+    examples = draw(choices, subjects, {NETWORK: _method(best, shared), THRESHOLD: threshold})
     place = next((place for place, choice in enumerate(choices) if choice.title == "typical"), 0)
     return Pictures(
         examples[place], _panels(choices[place], examples[place], finished, subjects, shared), tuple(examples)
@@ -63,10 +69,13 @@ def _panels(
     volume = next(subject for subject in subjects if subject.series == choice.row.series).load()
     panels = [Panel("CT", None, picture.place), Panel("reference", picture.reference, "")]
     for network in finished:
-        mask = _method(network, shared).segment(volume.hu, volume.geometry, [choice.index]).mask[0]
+        method = _method(network, shared)
+        mask = method.segment(volume.hu, volume.geometry, [choice.index]).mask[0]
+        mask = take(shown_as(picture.scheme, Labelling(method.scheme)), mask)
         row = next(row for row in network.evaluation.series if row.series == choice.row.series)
         panels.append(Panel(network.trial.title, mask, iou_text(_bone_iou(row, choice.index))))
-    return (*panels, Panel("threshold", picture.threshold, iou_text(picture.threshold_iou)))
+    classical = picture.methods[THRESHOLD]
+    return (*panels, Panel("threshold", classical.mask, iou_text(classical.iou)))
 
 
 def _bone_iou(row: SeriesResult, index: int) -> float:

@@ -11,7 +11,7 @@ from boneseg.errors import SettingsError
 from boneseg.settings.loading import load_settings, parse_settings
 from boneseg.settings.recipes import RECIPES, merged
 from boneseg.settings.schema import RunSettings
-from boneseg.study import printed
+from boneseg.study import paper_numbers as printed
 
 DEFAULT_RECIPE, DEFAULT_WEIGHTS = "paper", "imagenet"
 LEAST_SIZE = 32

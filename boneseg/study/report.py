@@ -6,20 +6,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from boneseg.atomic_write import atomic_write_bytes
 from boneseg.dataset.manifest import Dataset
-from boneseg.evaluate import plots, plots_study
+from boneseg.evaluate import plots_slices, plots_study
+from boneseg.evaluate.forms import to_csv, to_markdown
+from boneseg.evaluate.names import NETWORK, THRESHOLD
 from boneseg.evaluate.plots_study import Training
 from boneseg.evaluate.records import Cell, Table
 from boneseg.evaluate.report import FigureFile, environment, figure_view, table_view
-from boneseg.evaluate.tables import NETWORK, THRESHOLD, pooled, pooled_output, to_csv, to_markdown
+from boneseg.evaluate.tables import pooled, pooled_output
 from boneseg.metrics import counts
-from boneseg.scheme import BONE
-from boneseg.storage.whole import write_whole
-from boneseg.study import printed
+from boneseg.scheme.roles import BONE
+from boneseg.study import paper_numbers as printed
+from boneseg.study.differences import Difference
 from boneseg.study.pictures import Pictures, best_of, mean_iou
-from boneseg.study.setting import Difference
 from boneseg.study.tables import Results, all_tables
-from boneseg.study.work import Failed, Finished
+from boneseg.study.trial import Failed, Finished
 
 HTML_FILE, MARKDOWN_FILE = "report.html", "report.md"
 
@@ -52,8 +54,8 @@ def write_report(folder: Path, report: Report) -> tuple[Table, ...]:
     for table in tables:
         (folder / "tables" / f"{table.name}.csv").write_text(to_csv(table), encoding="utf-8")
     figures = [*_curves(folder / "figures", report.results.finished), *_slices(folder / "figures", report)]
-    write_whole(folder / MARKDOWN_FILE, _markdown(report, tables, figures).encode())
-    write_whole(folder / HTML_FILE, _html(report, tables, figures).encode())
+    atomic_write_bytes(folder / MARKDOWN_FILE, _markdown(report, tables, figures).encode())
+    atomic_write_bytes(folder / HTML_FILE, _html(report, tables, figures).encode())
     return tables
 
 
@@ -99,7 +101,7 @@ def console_table(results: Results) -> str:
 def _curves(folder: Path, finished: Sequence[Finished]) -> list[FigureFile]:
     """Draw Figures 3 to 5."""
     trainings = [
-        Training(network.trial.title, network.card.history, network.card.best_epoch)
+        Training(network.trial.title, network.card.history, network.card.best_epoch, network.card.scheme)
         for network in finished
         if network.card.history
     ]
@@ -122,7 +124,7 @@ def _curves(folder: Path, finished: Sequence[Finished]) -> list[FigureFile]:
             "figure5_mean_scores.png",
             plots_study.figure_means,
             "Figure 5. Validation mean IoU and mean Dice per epoch, every network",
-            "Means over the three classes. The epoch with the highest mean IoU is kept.",
+            "Means over the classes. The epoch with the highest mean IoU is kept.",
         ),
     )
     made = []
@@ -140,8 +142,10 @@ def _slices(folder: Path, report: Report) -> list[FigureFile]:
     best = best_of(report.results.finished).trial.title
     paths = [folder / "figure6_networks.png", folder / "figure7_examples.png"]
     plots_study.figure_networks(pictures.slice, pictures.networks, paths[0])
-    plots.figure_examples(pictures.examples, paths[1])
-    window = f"Slices count from the feet; CT shown from {plots.WINDOW_HU[0]:g} to {plots.WINDOW_HU[1]:g} HU."
+    plots_slices.figure_examples(pictures.examples, paths[1])
+    window = (
+        f"Slices count from the feet; CT shown from {plots_slices.WINDOW_HU[0]:g} to {plots_slices.WINDOW_HU[1]:g} HU."
+    )
     return [
         FigureFile(
             paths[0],

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from boneseg.bring import bucket_of, make_dataset, store_here, upload
 from boneseg.dataset.manifest import Dataset
 from boneseg.dataset.shards import load_dataset
 from boneseg.errors import DataError, ModelError, SettingsError
 from boneseg.identity import stable_hash
+from boneseg.local_dataset import bucket_of, make_dataset, store_here, upload
 from boneseg.models.checkpoint import fetch_model
 from boneseg.models.weights import pretrained
 from boneseg.progress import track
@@ -20,14 +20,14 @@ from boneseg.settings.loading import work_folder
 from boneseg.settings.schema import Split
 from boneseg.stages import Stages
 from boneseg.storage.workspace import Workspace
-from boneseg.study import printed
-from boneseg.study.clock import OurCost, device_name, measure_cost
+from boneseg.study import paper_numbers as printed
+from boneseg.study.differences import differences
 from boneseg.study.pictures import make_pictures
 from boneseg.study.plan import Budget, Plan, make_plan
 from boneseg.study.report import HTML_FILE, MARKDOWN_FILE, Report, console_table, write_report
-from boneseg.study.setting import differences
 from boneseg.study.tables import Results
-from boneseg.study.work import Failed, Finished, Shared, run_plan
+from boneseg.study.timing import OurCost, device_name, measure_cost
+from boneseg.study.trial import Failed, Finished, Shared, run_plan
 
 log = logging.getLogger(__name__)
 

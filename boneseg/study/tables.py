@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from boneseg.evaluate.names import NETWORK, THRESHOLD, method_title
 from boneseg.evaluate.records import PAPER, PATIENT, Cell, Column, Table
 from boneseg.evaluate.tables import (
     CLASS_KEYS,
-    NETWORK,
-    THRESHOLD,
     class_figures,
     has_own_grid,
     image_cells,
@@ -18,13 +17,12 @@ from boneseg.evaluate.tables import (
     percent,
     pooled,
     pooled_output,
-    threshold_name,
 )
 from boneseg.metrics import counts
-from boneseg.study import printed
-from boneseg.study.clock import OurCost
+from boneseg.study import paper_numbers as printed
 from boneseg.study.pictures import best_of
-from boneseg.study.work import Failed, Finished
+from boneseg.study.timing import OurCost
+from boneseg.study.trial import Failed, Finished
 
 OURS, OUTPUT, FULL, PAPERS, FAILED = "ours", "ours, output size", "ours, full resolution", "paper", "failed"
 GRIDS = (
@@ -85,7 +83,7 @@ def _scores(results: Results, number: int, title: str, paper: Mapping[str, print
     if rows and results.finished:
         first = results.finished[0].evaluation
         cells = class_figures(pooled(first.series, THRESHOLD))
-        rows.append((threshold_name(first.settings), OURS, None, *cells))
+        rows.append((method_title(THRESHOLD, "", first.settings), OURS, None, *cells))
     note = f"Pixels of all test images pooled for each class; epoch: the one that was kept. {GRIDS}"
     return Table(
         name=f"table{number}", title=title, protocol=PAPER, note=note, columns=tuple(columns), rows=tuple(rows)
@@ -181,7 +179,7 @@ def _per_image(results: Results) -> Table:
     if results.finished:
         first = results.finished[0].evaluation
         cells = image_cells([row.threshold.slice_counts() for row in first.series])
-        rows.append((threshold_name(first.settings), OURS, *cells))
+        rows.append((method_title(THRESHOLD, "", first.settings), OURS, *cells))
     return image_table(_heads(), rows)
 
 

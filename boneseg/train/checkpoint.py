@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from boneseg.atomic_write import atomic_write
 from boneseg.errors import RecordError, SettingsError, StoreError
 from boneseg.models.card import EpochRecord
 from boneseg.storage import layout
@@ -122,7 +123,6 @@ class StateKeeper:
             SettingsError: the same run was started somewhere else meanwhile.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
         content = {
             "identity": self._identity,
             "epoch": state.epoch,
@@ -135,10 +135,9 @@ class StateKeeper:
             "computed": state.computed,
         }
         try:
-            torch.save(content, partial)
-            partial.replace(self.path)
+            with atomic_write(self.path, sole_writer=True) as partial:
+                torch.save(content, partial)
         except (OSError, RuntimeError) as error:
-            partial.unlink(missing_ok=True)
             raise StoreError(
                 f"{self.path.parent}: cannot write the training state ({type(error).__name__}); free some space there "
                 "and start the run again to continue it"

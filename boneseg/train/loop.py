@@ -1,4 +1,4 @@
-"""The training loop, from the first batch to the best model: one process alone, or one of a team."""
+"""The training loop, from the first batch to the best model: one process alone, or one of a process group."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ from boneseg.models.card import EpochRecord
 from boneseg.models.precision import Precision, choose_precision
 from boneseg.models.weights import load_pretrained, pretrained
 from boneseg.progress import track
-from boneseg.scheme import CLASSES
+from boneseg.scheme import Labelling
+from boneseg.scheme.labelling import THREE_CLASSES
 from boneseg.settings.schema import Loss, ModelSettings, PreprocessSettings, TrainSettings
 from boneseg.storage.workspace import Workspace
 from boneseg.train.checkpoint import StateKeeper, TrainingState
 from boneseg.train.losses import loss_of
-from boneseg.train.one_step import Step
-from boneseg.train.soundness import Chosen, sound_way
-from boneseg.train.team import Team
+from boneseg.train.process_group import ProcessGroup
+from boneseg.train.step_check import Chosen, fastest_correct
+from boneseg.train.step_check_worker import Step
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +44,9 @@ Report = Callable[[EpochRecord], None]
 listens."""
 
 WARMUP_SHARE, WARMUP_STEPS, FINAL_SHARE = 0.05, 200, 0.01
-SETTLED = 5.0
+TRUSTED_AFTER = 5.0
 """Time constants after which running statistics are taken as they are."""
-SETTLING_BATCHES = 16
+PRECISE_BATCHES = 16
 VALIDATION_SHARE = 0.5
 """Pixels of a validation per training pixel of an epoch, at most. A forward pass costs a third of a training step, so
 validation takes at most a seventh of the time."""
@@ -64,6 +65,8 @@ class Task:
     settings: TrainSettings
     training: tuple[ShardRecord, ...]
     validation: tuple[ShardRecord, ...]
+    labelling: Labelling = THREE_CLASSES
+    """What the values of the labels are."""
     slower: int = 0
     """Ways to compute that are passed over, from the fastest on: a process died computing so."""
 
@@ -79,13 +82,13 @@ def denormals_flushed() -> Iterator[None]:
 
 
 @denormals_flushed()
-def fit(task: Task, team: Team, report: Report) -> TrainingState:
+def fit(task: Task, group: ProcessGroup, report: Report) -> TrainingState:
     """Train, from the first epoch or from where the run was interrupted, to the last epoch.
 
     Args:
         task: what to train.
-        team: this process among those that train together.
-        report: called in every process of the team after each epoch.
+        group: this process among those that train together.
+        report: called in every process of the group after each epoch.
 
     Returns:
         The final state, with the weights of the epoch of the best validation mean IoU.
@@ -96,34 +99,39 @@ def fit(task: Task, team: Team, report: Report) -> TrainingState:
         StoreError: the final state cannot be stored in the bucket.
     """
     settings = task.settings
-    way = choose_way(task, team)
+    way = agree_on_precision(task, group)
     precision = way.precision
     torch.manual_seed(settings.seed)
     keeper = StateKeeper(task.workspace, task.run, task.identity)
-    state: TrainingState = team.share(keeper.take_over() if team.leads else None)
+    state: TrainingState = group.broadcast(keeper.take_over() if group.is_rank_zero else None)
     state.computed = way.words
     network = precision.place(start_network(task, state))
     optimizer = build_optimizer(network, settings)
     training = TrainingBatches(
-        SliceDataset(task.workspace, task.training, task.model.preprocess), settings, team.rank, team.size
+        SliceDataset(task.workspace, task.training, task.model.preprocess, task.labelling),
+        settings,
+        group.rank,
+        group.size,
     )
-    validation = validation_batches(task, training, team)
+    validation = validation_batches(task, training, group)
     if state.epoch:
         restore(optimizer, state, task.run)
     for record in state.history:
         report(record)
-    replica = team.wrap(network)
+    replica = group.data_parallel(network)
 
     for epoch in range(state.epoch + 1, settings.epochs + 1):
         started = time.monotonic()
-        torch.manual_seed(hash((settings.seed, epoch, team.rank)))
-        loss, accuracy = train_epoch(replica, optimizer, training, epoch, precision, team)
-        settle_statistics(network, training, epoch, precision)
-        team.agree(network)
-        validation_loss, counts = validate(network, validation, settings.loss, precision, team)
-        record = epoch_record(epoch, (loss, accuracy), validation_loss, counts, time.monotonic() - started)
+        torch.manual_seed(hash((settings.seed, epoch, group.rank)))
+        loss, accuracy = train_epoch(replica, optimizer, training, epoch, precision, group)
+        precise_batch_norm(network, training, epoch, precision)
+        group.broadcast_buffers(network)
+        validation_loss, counts = validate(network, validation, settings.loss, precision, group)
+        record = epoch_record(
+            epoch, (loss, accuracy), validation_loss, counts, task.labelling, time.monotonic() - started
+        )
         advance(state, record, network, optimizer)
-        if team.leads:
+        if group.is_rank_zero:
             keeper.save(state)
         report(record)
     keeper.wait()
@@ -132,7 +140,7 @@ def fit(task: Task, team: Team, report: Report) -> TrainingState:
 
 def start_network(task: Task, state: TrainingState) -> AnySize:
     """Build the network as the last epoch left it; before the first one, with the weights it is to start from."""
-    network = build_model(task.model)
+    network = build_model(task.model, task.labelling.scheme.size)
     if state.epoch:
         try:
             network.load_state_dict(state.weights)
@@ -149,18 +157,18 @@ def start_network(task: Task, state: TrainingState) -> AnySize:
     return network
 
 
-def choose_way(task: Task, team: Team) -> Chosen:
-    """Choose number format and memory order: the fastest that computes this network right, for the whole team."""
+def agree_on_precision(task: Task, group: ProcessGroup) -> Chosen:
+    """Choose number format and memory order: the fastest that computes this network right, for all processes alike."""
     settings, channels = task.settings, task.model.preprocess.slices
     step = Step(
-        build=partial(build_model, task.model),
-        precision=choose_precision(team.device or settings.device, settings.precision),
+        build=partial(build_model, task.model, task.labelling.scheme.size),
+        precision=choose_precision(group.device or settings.device, settings.precision),
         batch=(settings.batch_size, channels, settings.crop, settings.crop),
         loss=settings.loss,
     )
     network = [task.model.architecture, task.model.encoder]
-    own = sound_way(step, network, task.workspace.folder / "steps", task.slower)
-    slowest = max(team.gather(own), key=lambda way: (not way.precision.bf16, way.precision.plain))
+    own = fastest_correct(step, network, task.workspace.folder / "steps", task.slower)
+    slowest = max(group.all_gather(own), key=lambda way: (not way.precision.bf16, way.precision.plain))
     precision = replace(own.precision, bf16=slowest.precision.bf16, plain=slowest.precision.plain)
     return Chosen(precision, slowest.reason)
 
@@ -174,33 +182,39 @@ def restore(optimizer: Optimizer, state: TrainingState, run: str) -> None:
 
 
 def train_epoch(
-    network: nn.Module, optimizer: Optimizer, batches: TrainingBatches, epoch: int, precision: Precision, team: Team
+    network: nn.Module,
+    optimizer: Optimizer,
+    batches: TrainingBatches,
+    epoch: int,
+    precision: Precision,
+    group: ProcessGroup,
 ) -> tuple[float, float]:
     """Take one epoch's steps; return mean loss and the share of pixels that were right."""
     settings = batches.settings
     total = batches.steps * settings.epochs
     sums = torch.zeros(2, dtype=torch.float64, device=precision.device)  # loss, right pixels
+    members = torch.from_numpy(batches.slices.labelling.members).to(precision.device)
     network.train()
     steps = batches.epoch(epoch)
-    if team.leads:
+    if group.is_rank_zero:
         steps = iter(track(steps, f"train {epoch}/{settings.epochs}", total=batches.steps, unit="steps"))
     for step, batch in enumerate(steps, start=(epoch - 1) * batches.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, total, settings)
-        loss, right = training_step(network, optimizer, batch, settings, precision)
+        for parameters in optimizer.param_groups:
+            parameters["lr"] = learning_rate(step, total, settings)
+        loss, right = training_step(network, optimizer, batch, settings, precision, members)
         sums[0] += loss  # stays on the device: reading it here would make a GPU wait
         sums[1] += right
-    loss_sum, right_sum = team.sum(sums).tolist()
+    loss_sum, right_sum = group.all_reduce(sums).tolist()
     if not math.isfinite(loss_sum):
         raise ModelError(
             f"training diverged in epoch {epoch}: the loss is not a number; lower train.learning_rate "
             f"(now {settings.learning_rate:g}) or set train.precision to fp32"
         )
-    taken = batches.steps * team.size
+    taken = batches.steps * group.size
     return loss_sum / taken, right_sum / (taken * settings.batch_size * settings.crop**2)
 
 
-def settle_statistics(network: nn.Module, batches: TrainingBatches, epoch: int, precision: Precision) -> None:
+def precise_batch_norm(network: nn.Module, batches: TrainingBatches, epoch: int, precision: Precision) -> None:
     """Measure the means and variances of batch normalisation anew while the running ones still tell of the start.
 
     Running statistics need some 5 / momentum steps to follow; Keras's momentum makes that 500. Until then a network
@@ -208,64 +222,84 @@ def settle_statistics(network: nn.Module, batches: TrainingBatches, epoch: int, 
     BatchNorm (2021), over some batches of the epoch.
     """
     momenta = [layer.momentum for layer in network.modules() if isinstance(layer, nn.BatchNorm2d) and layer.momentum]
-    if not momenta or epoch * batches.steps * min(momenta) >= SETTLED:
+    if not momenta or epoch * batches.steps * min(momenta) >= TRUSTED_AFTER:
         return
-    images = (precision.image(batch.image) for batch in islice(batches.epoch(epoch), SETTLING_BATCHES))
+    images = (precision.image(batch.image) for batch in islice(batches.epoch(epoch), PRECISE_BATCHES))
     with precision.autocast():
         update_bn(images, network)
 
 
 def training_step(
-    network: nn.Module, optimizer: Optimizer, batch: Batch, settings: TrainSettings, precision: Precision
+    network: nn.Module,
+    optimizer: Optimizer,
+    batch: Batch,
+    settings: TrainSettings,
+    precision: Precision,
+    members: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Take one optimizer step; return the loss and how many pixels were right before it."""
+    """Take one optimizer step; return the loss and how many pixels were right before it.
+
+    ``members`` (values, classes) says which classes a label value may be; none = every value is its class.
+    """
     label = batch.label.to(precision.device, non_blocking=True).long()
     with precision.autocast():
         logits = network(precision.image(batch.image))
-    loss = loss_of(settings.loss, logits, label)
+    loss = loss_of(settings.loss, logits, label, members)
     loss.backward()  # type: ignore[no-untyped-call]
     if settings.gradient_norm is not None:
         torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return loss.detach(), (logits.detach().argmax(dim=1) == label).sum()
+    found = logits.detach().argmax(dim=1)
+    return loss.detach(), (found == label if members is None else members[label, found]).sum()
 
 
 @torch.inference_mode()
 def validate(
-    network: nn.Module, batches: ValidationBatches, loss_kind: Loss, precision: Precision, team: Team
+    network: nn.Module, batches: ValidationBatches, loss_kind: Loss, precision: Precision, group: ProcessGroup
 ) -> tuple[float, metrics.Counts]:
-    """Label whole slices; return the mean loss and pixel counts by class and predicted class, pooled over the team."""
+    """Label whole slices; return the mean loss and pixel counts by value and predicted class, of all processes."""
     sums = torch.zeros(2, dtype=torch.float64, device=precision.device)  # loss times slices, slices
-    counts = torch.zeros(len(CLASSES) ** 2, dtype=torch.int64, device=precision.device)
+    members = torch.from_numpy(batches.slices.labelling.members).to(precision.device)
+    values, classes = members.shape
+    counts = torch.zeros(values * classes, dtype=torch.int64, device=precision.device)
     network.eval()
-    for batch in track(batches, "validate", total=len(batches), unit="batches") if team.leads else batches:
+    for batch in track(batches, "validate", total=len(batches), unit="batches") if group.is_rank_zero else batches:
         label = batch.label.to(precision.device).long()
         with precision.autocast():
             logits = network(precision.image(batch.image))
-        sums[0] += loss_of(loss_kind, logits, label) * len(label)
+        sums[0] += loss_of(loss_kind, logits, label, members) * len(label)
         sums[1] += len(label)
-        counts += torch.bincount((label * len(CLASSES) + logits.argmax(dim=1)).flatten(), minlength=len(counts))
-    loss, slices = team.sum(sums).tolist()
-    pooled = team.sum(counts).cpu().numpy().reshape(len(CLASSES), len(CLASSES))
+        counts += torch.bincount((label * classes + logits.argmax(dim=1)).flatten(), minlength=len(counts))
+    loss, slices = group.all_reduce(sums).tolist()
+    pooled = group.all_reduce(counts).cpu().numpy().reshape(values, classes)
     return loss / slices, pooled
 
 
 def epoch_record(
-    epoch: int, training: tuple[float, float], validation_loss: float, counts: metrics.Counts, seconds: float
+    epoch: int,
+    training: tuple[float, float],
+    validation_loss: float,
+    counts: metrics.Counts,
+    labelling: Labelling,
+    seconds: float,
 ) -> EpochRecord:
     """Write down an epoch. A class that occurs nowhere counts 0 by itself and is left out of the means."""
-    iou, dice = metrics.iou(counts), metrics.dice(counts)
+    regions = metrics.Regions.of(labelling.members, [[value] for value in range(labelling.scheme.size)])
+    iou, dice = metrics.iou(counts, regions), metrics.dice(counts, regions)
+    right = np.where(labelling.members, counts, 0).sum()
+    bones = metrics.Regions.of(labelling.members, [labelling.scheme.bones])
     return EpochRecord(
         epoch=epoch,
         train_loss=training[0],
         train_accuracy=training[1],
         validation_loss=validation_loss,
-        validation_accuracy=float(np.trace(counts) / counts.sum()),
+        validation_accuracy=float(right / counts.sum()),
         validation_iou=tuple(np.nan_to_num(iou).tolist()),
         validation_dice=tuple(np.nan_to_num(dice).tolist()),
         validation_mean_iou=float(metrics.mean_over_classes(iou)),
         validation_mean_dice=float(metrics.mean_over_classes(dice)),
+        validation_bone_dice=float(np.nan_to_num(metrics.dice(counts, bones))[0]),
         seconds=seconds,
     )
 
@@ -301,15 +335,15 @@ def learning_rate(step: int, total: int, settings: TrainSettings) -> float:
     return highest * (FINAL_SHARE + (1 - FINAL_SHARE) * (1 + math.cos(math.pi * done)) / 2)
 
 
-def validation_batches(task: Task, training: TrainingBatches, team: Team) -> ValidationBatches:
+def validation_batches(task: Task, training: TrainingBatches, group: ProcessGroup) -> ValidationBatches:
     """Choose whole slices, evenly over all validation series, so many that validation stays cheap."""
-    slices = SliceDataset(task.workspace, task.validation, task.model.preprocess)
+    slices = SliceDataset(task.workspace, task.validation, task.model.preprocess, task.labelling)
     settings = task.settings
-    trained = training.steps * team.size * settings.batch_size * settings.crop**2
+    trained = training.steps * group.size * settings.batch_size * settings.crop**2
     pixels_of = [math.prod(_network_size(record, task.model.preprocess)) for record in task.validation]
     limit = max(VALIDATION_LEAST, round(VALIDATION_SHARE * trained / float(np.mean(pixels_of))))
     size = max(1, settings.batch_size // 2)
-    return ValidationBatches(slices, size, settings.loader_threads, limit, team.rank, team.size)
+    return ValidationBatches(slices, size, settings.loader_threads, limit, group.rank, group.size)
 
 
 def _network_size(record: ShardRecord, preprocess: PreprocessSettings) -> tuple[int, int]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from boneseg.train.cluster import cluster, storage_path, workers_resources  # sets what Ray reads when it is imported
+from boneseg.train.ray_cluster import (  # sets what Ray reads when it is imported
+    cluster,
+    storage_path,
+    workers_resources,
+)
 
 # isort: split
 import logging
@@ -19,8 +23,8 @@ from boneseg.errors import BonesegError, ModelError
 from boneseg.models.card import EpochRecord
 from boneseg.train.checkpoint import StateKeeper, TrainingState
 from boneseg.train.loop import Report, Task, fit
-from boneseg.train.meeting import OneInterface
-from boneseg.train.team import Team
+from boneseg.train.process_group import ProcessGroup
+from boneseg.train.rendezvous import OneInterface
 
 RESTARTS = 3
 """How often lost workers are replaced; each time training continues after the last epoch saved."""
@@ -79,17 +83,17 @@ def _work(task: Task, queue: Queue, verdict: Queue) -> None:
     """Be one worker."""
     logging.basicConfig(level=logging.INFO)
     context = ray.train.get_context()
-    team = Team(context.get_world_rank(), context.get_world_size(), str(ray.train.torch.get_device()))
+    group = ProcessGroup(context.get_world_rank(), context.get_world_size(), str(ray.train.torch.get_device()))
 
     def report(record: EpochRecord) -> None:
-        if team.leads:
+        if group.is_rank_zero:
             queue.put(record.model_dump_json())
         ray.train.report({"epoch": record.epoch, "validation_mean_iou": record.validation_mean_iou})
 
     if not verdict.empty():
         return  # Ray starts workers again whatever they raised; what cannot help ends here
     try:
-        fit(task, team, report)
+        fit(task, group, report)
     except BonesegError as error:
         if not error.transient:
             verdict.put(error)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from boneseg.errors import RecordError, SettingsError
-from boneseg.identity import stable_hash
+from boneseg.identity import flattened, stable_hash
 from boneseg.models.card import EpochRecord
 from boneseg.settings import identities
 from boneseg.settings.schema import ModelSettings, TrainSettings
@@ -72,7 +72,7 @@ class RunRecord(Record):
 
     def differences(self, other: RunRecord) -> list[str]:
         """Name what differs, as ``train.epochs 3 (was 2)``."""
-        mine, theirs = _flat(self.decisive), _flat(other.decisive)
+        mine, theirs = flattened(self.decisive), flattened(other.decisive)
         keys = [*mine, *(key for key in theirs if key not in mine)]
         return [f"{key} {mine.get(key)} (was {theirs.get(key)})" for key in keys if mine.get(key) != theirs.get(key)]
 
@@ -132,10 +132,3 @@ def alone(folder: Path, name: str) -> Iterator[None]:
                 f"run {name!r} is being trained by another process on this machine; wait for it, or give another name"
             ) from None
         yield
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
-    return flat

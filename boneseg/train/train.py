@@ -16,8 +16,8 @@ from boneseg.storage import layout
 from boneseg.storage.workspace import Workspace
 from boneseg.train.checkpoint import StateKeeper, TrainingState
 from boneseg.train.loop import Report, Task, fit
+from boneseg.train.process_group import ProcessGroup
 from boneseg.train.runs import RESULT_FILE, RunRecord, TrainResult, alone, check_name, claim, find_result
-from boneseg.train.team import Team
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,7 @@ def train_run(
         settings=settings,
         training=_series(dataset, Split.TRAIN),
         validation=_series(dataset, Split.VALIDATION),
+        labelling=dataset.labelling,
         slower=slower,
     )
     check_name(workspace, name, record)
@@ -79,7 +80,7 @@ def train_run(
     if finished is not None and _has_model(workspace, finished):
         log.info("run %s is finished; its model is used again", name)
         return finished
-    check_model(model)
+    check_model(model, dataset.scheme.size)
     pretrained(workspace, model, settings.weights_mirror)  # an absent file is known now, not when workers have started
     if settings.batch_size == 1:
         check_batch_of_one(model, settings.crop)
@@ -90,13 +91,13 @@ def train_run(
 
             state = fit_with_ray(task, report or log_epoch)
         else:
-            state = fit(task, Team(), report or log_epoch)
+            state = fit(task, ProcessGroup(), report or log_epoch)
         return finish(task, dataset, state)
 
 
 def finish(task: Task, dataset: Dataset, state: TrainingState) -> TrainResult:
     """Save the best epoch's network, put it into the bucket, and record the run as finished, in this order."""
-    network = build_model(task.model)
+    network = build_model(task.model, dataset.scheme.size)
     network.load_state_dict(state.best_weights)
     folder = task.workspace.run_folder(task.run) / "model"
     card = save_model(
@@ -110,6 +111,7 @@ def finish(task: Task, dataset: Dataset, state: TrainingState) -> TrainResult:
         best_epoch=state.best_epoch,
         history=state.history,
         computed=state.computed,
+        scheme=dataset.scheme,
     )
     result = TrainResult(
         model_uri=upload_model(task.workspace, folder),
@@ -147,7 +149,7 @@ def log_epoch(record: EpochRecord) -> None:
         record.train_loss,
         record.validation_loss,
         record.validation_mean_iou,
-        record.validation_dice[-1],
+        record.bone_dice,
         record.seconds,
     )
 

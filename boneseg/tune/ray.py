@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from boneseg.train.cluster import cluster, storage_path  # sets what Ray reads when it is imported
+from boneseg.train.ray_cluster import cluster, storage_path  # sets what Ray reads when it is imported
 
 # isort: split
 import optuna
@@ -27,7 +27,7 @@ from boneseg.models.card import EpochRecord
 from boneseg.settings.schema import RunSettings, TuneSettings
 from boneseg.storage.workspace import Workspace
 from boneseg.train.train import train_run
-from boneseg.tune.deaths import FAULTS, cause_of_death, note_death
+from boneseg.tune.exit_cause import FAULTS, cause_of_death, note_death
 from boneseg.tune.space import ARCHITECTURE, ENCODER, LEARNING_RATE, LOSS, apply_best, overrides
 
 log = logging.getLogger(__name__)
@@ -201,7 +201,7 @@ def _trial(choice: dict[str, Any], sweep: Sweep, slower: int = 0) -> None:
 
     def report(record: EpochRecord) -> None:
         best = max(last[METRIC], record.validation_mean_iou)
-        last.update({EPOCH: record.epoch, METRIC: best, BONE_DICE: record.validation_dice[-1]})
+        last.update({EPOCH: record.epoch, METRIC: best, BONE_DICE: record.bone_dice})
         tune.report(last)
 
     try:

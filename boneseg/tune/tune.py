@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from boneseg.cells import csv_text
 from boneseg.dataset.manifest import Dataset
 from boneseg.dataset.shards import load_dataset
 from boneseg.errors import ModelError, RecordError
 from boneseg.identity import stable_hash
+from boneseg.safe_csv import csv_text
 from boneseg.settings import identities
 from boneseg.settings.schema import RunSettings
 from boneseg.storage import layout

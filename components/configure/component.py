@@ -11,6 +11,7 @@ def configure(
     endpoint: str = "",
     bucket: str = "",
     recipe: str = "",
+    scheme: str = "",
     weights: str = "",
     architecture: str = "",
     encoder: str = "",
@@ -33,6 +34,7 @@ def configure(
         endpoint: URL of the S3 endpoint; empty = the environment's.
         bucket: Bucket of the series.
         recipe: Settings the run starts from.
+        scheme: Which bones to tell apart.
         weights: What the encoder starts from.
         architecture: Network.
         encoder: Encoder of the network.
@@ -58,6 +60,7 @@ def configure(
         "store.endpoint": endpoint,
         "store.bucket": bucket,
         "recipe": recipe,
+        "scheme": scheme,
         "model.weights": weights,
         "model.architecture": architecture,
         "model.encoder": encoder,

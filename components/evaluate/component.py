@@ -26,9 +26,9 @@ def evaluate(
         model_uri: Model that train wrote.
         dataset_uri: Dataset with the frozen test set.
         code_version: Part of the cache key.
-        metrics: The figures by which runs are compared.
-        confusion: Pixels of the test set: reference by prediction.
-        summary: The tables.
+        metrics: The figures by which runs are compared; of many bones those of groups.
+        confusion: Pixels of the test set: reference by prediction; the classes of a large scheme by group.
+        summary: The tables; of many bones the lowest.
         report: Tables, plots and pictures in one page.
         tables: Where tables and plots are as files.
 
@@ -38,17 +38,18 @@ def evaluate(
     """
     from pathlib import Path
 
+    from boneseg.evaluate.class_words import shown_confusion
     from boneseg.evaluate.evaluate import evaluate, markdown_tables
-    from boneseg.scheme import CLASSES
+    from boneseg.pipeline_step import step
     from boneseg.settings.loading import parse_settings
-    from boneseg.steps import step
 
     run = parse_settings(settings)
     with step("evaluate", run) as workspace:
         result = evaluate(workspace, model_uri, dataset_uri, run.evaluate)
-    for name, value in result.scalars().items():
+    for name, value in result.headline_scalars().items():
         metrics.log_metric(name, value)
-    confusion.log_confusion_matrix(list(CLASSES), [list(row) for row in result.confusion])
+    names, matrix = shown_confusion(result)
+    confusion.log_confusion_matrix(names, matrix.tolist())
     # The cache takes a step's outputs as present only where each has a file.
     for artifact in (metrics, confusion, tables):
         Path(artifact.path).write_bytes(result.to_json())

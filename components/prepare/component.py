@@ -32,12 +32,12 @@ def prepare(
     from pathlib import Path
 
     from boneseg.dataset.prepare import prepare
+    from boneseg.pipeline_step import step
     from boneseg.settings.loading import parse_settings
-    from boneseg.steps import step
 
     run = parse_settings(settings)
     with step("prepare", run) as workspace:
-        result = prepare(workspace, catalogue_uri, run.prepare)
+        result = prepare(workspace, catalogue_uri, run.prepare, run.scheme)
     Path(dataset.path).write_bytes(result.to_json())
     dataset.metadata.update(dataset_uri=result.dataset_uri, dataset_hash=result.dataset_hash, series=result.series)
     return (result.dataset_uri, result.dataset_hash, result.test_hash)

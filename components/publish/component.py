@@ -33,9 +33,9 @@ def publish(
     """
     from pathlib import Path
 
+    from boneseg.pipeline_step import step
     from boneseg.registry.publish import publish
     from boneseg.settings.loading import parse_settings
-    from boneseg.steps import step
 
     run = parse_settings(settings)
     with step("publish", run) as workspace:

@@ -27,11 +27,12 @@ def pull(
         code_version: Which code runs in the image.
     """
     from boneseg.ingest.pull import pull
+    from boneseg.pipeline_step import step
     from boneseg.settings.loading import parse_settings
-    from boneseg.steps import step
     from boneseg.version import code_version
 
     run = parse_settings(settings)
     with step("pull", run) as workspace:
-        result = pull(workspace, run.store, run.pull, run.publish.model_name, run.prepare.splits.override)
+        table = run.prepare.splits.override
+        result = pull(workspace, run.store, run.pull, run.publish.model_name, table, run.scheme)
     return (result.fingerprint, result.catalogue_uri, result.splits_hash, result.changed, code_version())

@@ -30,8 +30,8 @@ def train(
     """
     from pathlib import Path
 
+    from boneseg.pipeline_step import step
     from boneseg.settings.loading import parse_settings
-    from boneseg.steps import step
     from boneseg.train.train import train
 
     run = parse_settings(settings)

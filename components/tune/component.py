@@ -28,8 +28,8 @@ def tune(
     """
     from pathlib import Path
 
+    from boneseg.pipeline_step import step
     from boneseg.settings.loading import parse_settings
-    from boneseg.steps import step
     from boneseg.tune.space import apply_best
     from boneseg.tune.tune import tune
 

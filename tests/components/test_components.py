@@ -9,11 +9,12 @@ import pytest
 from kfp import dsl
 
 from boneseg.errors import BonesegError, DataError, SettingsError
+from boneseg.pipeline_step import RUN_VARIABLE, step
+from boneseg.scheme import BUILT_IN
 from boneseg.settings.loading import load_settings, parse_settings
 from boneseg.settings.schema import RunSettings
-from boneseg.steps import RUN_VARIABLE, step
 from boneseg.storage import layout
-from boneseg.storage.patience import StoreAwayError
+from boneseg.storage.retry import StoreAwayError
 from boneseg.storage.workspace import Workspace
 from components.configure.component import configure
 from components.evaluate.component import evaluate
@@ -35,6 +36,19 @@ def test_configure_takes_typed_parameters_and_lets_overrides_win() -> None:
     assert made == load_settings(
         overrides=('name="2020"', "train.epochs=9", "train.learning_rate=0.00001", "store.bucket=mine")
     )
+
+
+def test_a_form_names_a_scheme_or_holds_one() -> None:
+    assert parse_settings(configure.python_func(scheme="pelvis")).scheme == BUILT_IN["pelvis"]
+    classes = [{"name": "background", "role": "background"}, {"name": "femur", "role": "bone", "calls": ["thigh"]}]
+    own = json.dumps({"name": "thighs", "classes": classes})
+    made = parse_settings(configure.python_func(scheme=own))
+    assert made.scheme.names == ("background", "femur")
+    assert parse_settings(made.model_dump_json()) == made
+    with pytest.raises(SettingsError, match=r"scheme = 'hip': .*known are bone, pelvis, skeleton"):
+        configure.python_func(scheme="hip")
+    with pytest.raises(SettingsError, match=r"scheme = .*"):
+        configure.python_func(scheme='{"name": "x"')
 
 
 def test_fields_left_as_they_are_follow_the_recipe_and_others_stand_above_it() -> None:

@@ -21,7 +21,7 @@ from boneseg.settings.schema import PrepareSettings, PullSettings, Split, SplitS
 from boneseg.storage import layout
 from boneseg.storage.upload import upload_folder
 from boneseg.storage.workspace import Workspace
-from boneseg.telling import reader_of
+from boneseg.terminal_names import reader_of
 from tests.ct_files import body, dicom, nifti, place, seg_label, truncate
 
 SETTINGS = PrepareSettings(parallel=1)
@@ -360,7 +360,7 @@ def test_a_killed_worker_is_one_clear_sentence(
 ) -> None:
     for seed in range(2):
         case(tmp_path / "data" / f"case{seed}", seed)
-    monkeypatch.setattr("boneseg.dataset.making.prepare_series", killed)
+    monkeypatch.setattr("boneseg.dataset.make_shards.prepare_series", killed)
     with pytest.raises(DataError, match=r"was killed, probably for want of memory; lower prepare\.parallel"):
         run(workspace, tmp_path / "data", PrepareSettings(parallel=2))
 

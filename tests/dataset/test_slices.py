@@ -7,11 +7,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from boneseg.dataset.manifest import ShardRecord
-from boneseg.dataset.preprocess import normalise
 from boneseg.dataset.shards import save_shard
 from boneseg.dataset.slices import Planes, SliceDataset, TrainingBatches, ValidationBatches, ahead
 from boneseg.errors import DataError
 from boneseg.geometry import axial
+from boneseg.hu import normalise
 from boneseg.settings.schema import PreprocessSettings, TrainSettings
 from boneseg.storage.catalogue import FileKind, GeometryRecord, SeriesRow
 from boneseg.storage.workspace import Workspace
@@ -55,7 +55,7 @@ def test_slices_are_normalised_and_whole(slices: SliceDataset) -> None:
     assert image.shape == (1, 40, 50)
     assert label.shape == (40, 50)
     hu = np.random.default_rng(2).integers(-400, 1200, (4, 40, 50)).astype(np.int16)
-    np.testing.assert_array_equal(image[0], normalise(hu[1], WINDOW))
+    np.testing.assert_array_equal(image[0], normalise(hu[1], WINDOW.window))
 
 
 def test_slices_are_resampled_with_their_labels(slices: SliceDataset, workspace: Workspace) -> None:

@@ -26,7 +26,7 @@ from boneseg.errors import SeriesError
 from boneseg.geometry import axial
 from boneseg.ingest.facts import Kind, inspect
 from boneseg.ingest.local import local_series
-from boneseg.predict.find import look
+from boneseg.predict.find_series import look
 from boneseg.storage.catalogue import ObjectRef
 from tests.ct_files import body
 

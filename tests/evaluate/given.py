@@ -11,6 +11,7 @@ from boneseg.geometry import Geometry, axial
 from boneseg.identity import stable_hash
 from boneseg.inference import Labels
 from boneseg.models.card import EpochRecord, ModelCard
+from boneseg.scheme import BONE_SCHEME, LabelScheme
 from boneseg.settings.schema import EvaluateSettings, ModelSettings, TrainSettings
 
 
@@ -57,6 +58,10 @@ class Given:
     def __init__(self, mask: np.ndarray, output: np.ndarray | None = None) -> None:
         self.mask = mask
         self.output = output
+
+    @property
+    def scheme(self) -> LabelScheme:
+        return BONE_SCHEME
 
     def segment(self, hu: np.ndarray, geometry: Geometry, slices: Sequence[int] | None = None) -> Labels:
         """Return the given mask."""

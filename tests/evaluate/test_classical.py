@@ -9,7 +9,7 @@ from boneseg.evaluate.classical import threshold_segmentation
 from boneseg.geometry import Geometry, axial
 from boneseg.nifti import read_volume
 from boneseg.phantom.series import make_phantom
-from boneseg.scheme import BONE, OUTLINE
+from boneseg.scheme.roles import BONE, OUTLINE
 
 SPACING = (3.0, 1.0, 1.0)
 

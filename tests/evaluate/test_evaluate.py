@@ -13,7 +13,8 @@ from sklearn.metrics import confusion_matrix
 from boneseg.dataset.prepare import prepare
 from boneseg.dataset.shards import load_dataset, open_shard
 from boneseg.errors import DataError
-from boneseg.evaluate.evaluate import console_table, evaluate, evaluate_folder, markdown_tables
+from boneseg.evaluate.console import console_table
+from boneseg.evaluate.evaluate import evaluate, evaluate_folder, markdown_tables
 from boneseg.evaluate.records import EvaluationResult, load_evaluation
 from boneseg.inference import predict_volume
 from boneseg.ingest.pull import pull

@@ -18,7 +18,7 @@ from boneseg.phantom.series import write_phantom
 from boneseg.settings.schema import EvaluateSettings, PrepareSettings, PullSettings, StoreSettings
 from boneseg.storage.upload import upload_folder
 from boneseg.storage.workspace import Workspace
-from boneseg.telling import reader_of
+from boneseg.terminal_names import reader_of
 from components.configure.component import configure
 from components.evaluate.component import evaluate
 from components.prepare.component import prepare

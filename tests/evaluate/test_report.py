@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from boneseg.evaluate.files import Study, write_files
-from boneseg.evaluate.measure import Subject, ThresholdMethod, Volume
+from boneseg.evaluate.measure import Subject, Volume
+from boneseg.evaluate.methods import ThresholdMethod
+from boneseg.evaluate.names import NETWORK, THRESHOLD
 from boneseg.evaluate.pictures import choose
 from boneseg.evaluate.records import EvaluationResult, SeriesResult, SplitSummary
 from boneseg.phantom.series import Phantom, make_phantom
@@ -56,7 +58,7 @@ def report(
         lambda: Volume(phantom.hu, phantom.label, phantom.geometry),
     )
     network = Given(phantom.label)
-    return folder, write_files(folder, study, [subject], network, ThresholdMethod(150.0))
+    return folder, write_files(folder, study, [subject], {NETWORK: network, THRESHOLD: ThresholdMethod(150.0)})
 
 
 def test_best_typical_and_worst_are_chosen_among_slices_with_bone(settings: EvaluateSettings) -> None:
@@ -126,14 +128,16 @@ def test_every_file_is_listed_and_there(report: tuple[Path, EvaluationResult]) -
 def test_a_picture_has_the_proportions_of_the_patient(
     phantom: Phantom, settings: EvaluateSettings, tmp_path: Path
 ) -> None:
-    from boneseg.evaluate.plots import SlicePicture, figure_methods
+    from boneseg.evaluate.plots_slices import Masked, SlicePicture, figure_methods
 
     heights = []
     for rows_mm in (1.0, 2.0):
         label = np.zeros((64, 64), np.uint8)
         label[4:60, 4:60] = 1
         label[20:30, 20:30] = 2
-        picture = SlicePicture("", "", np.zeros((64, 64), np.int16), label, label, label, 1.0, 1.0, (rows_mm, 1.0))
+        picture = SlicePicture(
+            "", "", np.zeros((64, 64), np.int16), label, {"network": Masked(label, 1.0)}, (rows_mm, 1.0)
+        )
         figure_methods(picture, tmp_path / "figure.png")
         heights.append(Image.open(tmp_path / "figure.png").size[1])
     assert heights[1] > 1.5 * heights[0]

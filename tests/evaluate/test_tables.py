@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from boneseg.evaluate.measure import ThresholdMethod, confusion_on_output
+from boneseg.evaluate.forms import to_csv, to_markdown
+from boneseg.evaluate.measure import planes_on_output
+from boneseg.evaluate.methods import ThresholdMethod
 from boneseg.evaluate.records import EvaluationResult, SeriesResult, Table
-from boneseg.evaluate.tables import all_tables, class_wise, per_image, per_series, to_csv, to_markdown
+from boneseg.evaluate.tables import all_tables, class_wise, per_image, per_series
 from boneseg.settings.schema import EvaluateSettings
 from tests.evaluate.given import evaluation, series_result
 
@@ -137,8 +139,8 @@ def test_a_result_survives_json_and_gives_a_comparison_all_it_needs(
 ) -> None:
     assert EvaluationResult.model_validate_json(result.to_json()) == result
     expected = [reference.f1_score(masks[0].ravel() == 2, masks[1].ravel() == 2) for masks in given]
-    assert list(result.bone_dice_by_series().values()) == pytest.approx(expected)
-    assert list(result.bone_dice_by_series()) == [item.series for item in series]
+    assert list(result.dice_by_series().values()) == pytest.approx(expected)
+    assert list(result.dice_by_series()) == [item.series for item in series]
     assert result.bone_dice == pytest.approx(np.mean(expected))
     assert len(set(result.patients().values())) == 2
     assert result.scalars()["bone_dice_patient"] == result.bone_dice
@@ -147,7 +149,7 @@ def test_a_result_survives_json_and_gives_a_comparison_all_it_needs(
 
 
 def test_the_console_shows_both_methods_and_protocols_in_100_columns(result: EvaluationResult) -> None:
-    from boneseg.evaluate.evaluate import console_table
+    from boneseg.evaluate.console import console_table
 
     lines = console_table(result).splitlines()
     assert max(len(line) for line in lines) <= 100
@@ -195,6 +197,5 @@ def test_the_reference_is_brought_to_the_output_by_nearest_neighbour(height: int
     rows = np.floor(np.arange(height) * SHAPE[1] / height).astype(int)
     columns = np.floor(np.arange(width) * SHAPE[2] / width).astype(int)
     output = np.random.default_rng(2).integers(0, 3, (SHAPE[0], height, width)).astype(np.uint8)
-    for index, found in enumerate(confusion_on_output(truth, output)):
-        near = truth[index][np.ix_(rows, columns)]
-        np.testing.assert_array_equal(found, reference.confusion_matrix(near.ravel(), output[index].ravel()))
+    for index, found in enumerate(planes_on_output(truth, output)):
+        np.testing.assert_array_equal(found, truth[index][np.ix_(rows, columns)])

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from boneseg.budget import READ_VARIABLE
 from boneseg.dicom.ct import write_ct_series
 from boneseg.dicom.header import read_frames
 from boneseg.dicom.pixels import read_planes
@@ -17,6 +16,7 @@ from boneseg.dicom.series import read_series
 from boneseg.errors import SeriesError
 from boneseg.geometry import axial
 from boneseg.ingest.facts import Kind, ObjectFacts, inspect
+from boneseg.memory_budget import READ_VARIABLE
 from boneseg.storage.catalogue import ObjectRef
 from tests.ct_files import body
 from tests.fuzz.dicom_files import SHAPE, SPACING, deflate_bomb, mutate, originals, reference

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from boneseg.errors import LabelError
+from boneseg.hu import to_hu
 from boneseg.ingest.facts import Kind, inspect
-from boneseg.ingest.volumes import read_hu, read_label, to_hu
+from boneseg.ingest.volumes import read_hu, read_label
 from boneseg.nifti import read_header
 from boneseg.storage.catalogue import ObjectRef
 from tests.ct_files import body

@@ -1,4 +1,4 @@
-"""Files that are neither DICOM nor NIfTI are named by their content, with the fix."""
+"""Files in no format that is read are named by their content, with the fix."""
 
 import gzip
 import io
@@ -40,9 +40,10 @@ def content(folder: Path, kind: str) -> bytes:
         return packed(folder, kind)
     if kind in ("tar.gz", "dcm.gz"):
         return gzip.compress(packed(folder, "tar") if kind == "tar.gz" else dicom(folder / "ct")[0].read_bytes())
-    if kind in ("nrrd", "mha"):
-        SimpleITK.WriteImage(SimpleITK.Image(4, 4, 4, SimpleITK.sitkInt16), str(folder / f"x.{kind}"))
-        return (folder / f"x.{kind}").read_bytes()
+    if kind in ("nrrd.gz", "mha.gz"):
+        path = folder / f"x.{kind.removesuffix('.gz')}"
+        SimpleITK.WriteImage(SimpleITK.Image(4, 4, 4, SimpleITK.sitkInt16), str(path))
+        return gzip.compress(path.read_bytes())
     if kind in ("png", "jpeg", "tiff", "bmp", "gif"):
         Image.new("L", (8, 8)).save(buffer := io.BytesIO(), kind)
         return buffer.getvalue()
@@ -71,8 +72,8 @@ def content(folder: Path, kind: str) -> bytes:
         ("tar", "a tar archive; unpack it"),
         ("tar.gz", "gzipped a tar archive.*unpack it"),
         ("dcm.gz", "gzipped a DICOM file; unpack it"),
-        ("nrrd", "an NRRD volume; convert it to one .nii.gz"),
-        ("mha", "a MetaImage volume.*convert it"),
+        ("nrrd.gz", "gzipped an NRRD volume; unpack it"),
+        ("mha.gz", "gzipped a MetaImage volume; unpack it"),
         ("png", "a PNG picture; pictures hold no HU"),
         ("jpeg", "a JPEG picture"),
         ("tiff", "a TIFF picture"),
@@ -88,7 +89,7 @@ def content(folder: Path, kind: str) -> bytes:
         ("zeros", "only zeros"),
         ("damaged gzip", "gzip data that are cut short within the first 600 bytes"),
         ("other gzip", "gzip data that are no NIfTI volume"),
-        ("noise", "neither DICOM nor NIfTI"),
+        ("noise", "neither DICOM, NIfTI, NRRD nor MetaImage"),
         ("empty", "the file is empty"),
     ],
 )

@@ -98,7 +98,8 @@ FOREIGN = {
     "archive": b"PK\x03\x04" + bytes(400),
     "image pair": b"\x5c\x01\x00\x00" + bytes(400),
     "noise": bytes(range(256)) * 3,
-    "volume with a header in text": b"NRRD0004\ntype: short\ndimension: 3\n" + b"comment\n" * 90,
+    "volume in HDF5": b"\x89HDF\r\n\x1a\n" + bytes(400),
+    "damaged volume with a header in text": b"NRRD0004\ntype: short\ndimension: 3\n" + b"comment\n" * 90,
 }
 
 
@@ -116,10 +117,10 @@ def test_a_label_beside_an_image_that_is_not_read_goes_to_no_neighbour(tmp_path:
 def test_a_foreign_label_beside_a_label_is_no_image(tmp_path: Path) -> None:
     nifti(tmp_path / "images" / "case1.nii.gz")
     nifti_label(tmp_path / "labels" / "case1.nii.gz")
-    (tmp_path / "labels" / "case1.seg.nrrd").write_bytes(FOREIGN["volume with a header in text"])
+    (tmp_path / "labels" / "case1.seg.h5").write_bytes(FOREIGN["volume in HDF5"])
     (row,), problems = local_series(tmp_path)
     assert labels_of(row) == ["case1.nii.gz"]
-    assert [(problem.source, problem.fatal) for problem in problems] == [("labels/case1.seg.nrrd", False)]
+    assert [(problem.source, problem.fatal) for problem in problems] == [("labels/case1.seg.h5", False)]
 
 
 def test_a_label_beside_the_mr_that_it_was_drawn_on_goes_to_no_ct(tmp_path: Path) -> None:

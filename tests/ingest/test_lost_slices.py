@@ -7,9 +7,10 @@ import pydicom
 import pytest
 
 from boneseg.errors import SeriesError
+from boneseg.ingest.label_file import local_file
 from boneseg.ingest.local import local_series
-from boneseg.ingest.read import local_file, read_image
-from boneseg.predict.find import look
+from boneseg.ingest.read import read_image
+from boneseg.predict.find_series import look
 from boneseg.settings.schema import PrepareSettings
 from tests.ct_files import dicom
 

@@ -130,4 +130,4 @@ def test_what_cannot_be_laid_on_each_other_is_refused_because_the_place_is_not_k
     (row,), problems = local_series(tmp_path)
     assert row.label is None
     assert problems[0].source == "label.nii.gz"
-    assert "neither sform nor qform of label.nii.gz says where its voxels lie" in problems[0].reason
+    assert "the header of label.nii.gz does not say where its voxels lie" in problems[0].reason

@@ -18,7 +18,7 @@ from boneseg.storage.hashing import sha256_file
 from boneseg.storage.published import Published, write_published
 from boneseg.storage.upload import upload_folder
 from boneseg.storage.workspace import Workspace
-from boneseg.telling import reader_of
+from boneseg.terminal_names import reader_of
 from tests.ct_files import dicom, nifti, nifti_label, truncate
 
 PATIENT = "4711"

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from boneseg.errors import BonesegError, LabelError, SeriesError
 from boneseg.geometry import Geometry, to_axial
+from boneseg.ingest.label_file import local_file
 from boneseg.ingest.local import local_series
-from boneseg.ingest.read import LabelledSeries, local_file, read_image, read_labelled
+from boneseg.ingest.read import LabelledSeries, read_image, read_labelled
 from boneseg.nifti import write_volume
 from boneseg.settings.schema import PrepareSettings
 from boneseg.storage.catalogue import FileKind, GeometryRecord, LabelRow, ObjectRef, SeriesRow

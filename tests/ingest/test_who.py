@@ -14,7 +14,7 @@ from boneseg.settings.schema import PrepareSettings, PullSettings, StoreSettings
 from boneseg.storage.catalogue import ToldBy
 from boneseg.storage.upload import upload_folder
 from boneseg.storage.workspace import Workspace
-from boneseg.telling import reader_of
+from boneseg.terminal_names import reader_of
 from tests.ct_files import dicom, nifti, nifti_label, place
 
 

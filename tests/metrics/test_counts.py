@@ -82,3 +82,26 @@ def test_masks_that_do_not_fit_are_refused(wrong: str) -> None:
     guess = np.zeros((4, 5), np.uint8) if wrong == "shape" else np.full((4, 4), 3, np.uint8)
     with pytest.raises(ValueError, match="differ in shape" if wrong == "shape" else "outside 0..2"):
         counts.confusion(truth, guess)
+
+
+def test_many_classes_are_counted_without_overflow() -> None:
+    rng = np.random.default_rng(0)
+    truth, guess = (rng.integers(0, 250, (40, 40)).astype(np.uint8) for _ in range(2))
+    table = counts.confusion(truth, guess, 250)
+    np.testing.assert_array_equal(table, reference.confusion_matrix(truth.ravel(), guess.ravel(), labels=range(250)))
+
+
+def test_regions_count_what_is_told_of_them() -> None:
+    members = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 1]], dtype=bool)
+    truth = np.array([0, 0, 1, 1, 2, 3, 3, 3], dtype=np.uint8)
+    guess = np.array([0, 1, 1, 2, 2, 1, 2, 0], dtype=np.uint8)
+    table = counts.confusion(truth, guess, 3, 4)
+    regions = counts.Regions.of(members, [[0], [1], [2], [1, 2]])
+    # One by one: of classes 1 and 2 the three pixels of value 3 do not count; of both together they do.
+    np.testing.assert_allclose(
+        counts.dice(table, regions), [2 / (2 + 1 + 1), 2 / (2 + 1 + 1), 2 / (2 + 0 + 1), 10 / (10 + 1 + 1)]
+    )
+    square = table[:3]
+    np.testing.assert_array_equal(
+        counts.iou(square), counts.iou(square, counts.Regions.of(np.eye(3, dtype=bool), [[0], [1], [2]]))
+    )

@@ -132,4 +132,3 @@ def test_a_network_on_a_coarser_grid_is_resized_where_the_image_is() -> None:
     torch.testing.assert_close(own[0, 0, :, 0], 2 * torch.arange(22.0) + 0.5)
     torch.testing.assert_close(own[0, 1, 0], 2 * torch.arange(35.0) + 0.5)
     torch.testing.assert_close(network(ramp), full)
-    torch.testing.assert_close(network.own_size(ramp), own)

@@ -14,7 +14,7 @@ def features(rows: int) -> list[torch.Tensor]:
 @pytest.mark.parametrize("architecture", sorted(DECODERS))
 @pytest.mark.parametrize("encoder", ["mobilenet_v2", "mit_b0"])
 def test_an_image_is_answered_at_its_size_and_every_weight_learns(architecture: str, encoder: str) -> None:
-    network = OnEncoder(architecture, encoder, channels=3).train()
+    network = OnEncoder(architecture, encoder, channels=3, classes=3).train()
     logits = network(torch.rand(2, 3, 64, 96))
     assert logits.shape == (2, 3, 64, 96)
     logits.square().mean().backward()
@@ -22,7 +22,7 @@ def test_an_image_is_answered_at_its_size_and_every_weight_learns(architecture: 
 
 
 def test_enlarging_starts_as_bilinear_interpolation() -> None:
-    decoder = DECODERS["fcn32"](CHANNELS).eval()
+    decoder = DECODERS["fcn32"](CHANNELS, 3).eval()
     given = features(128)
     scores = decoder.get_submodule("deepest")(given[-1])
     expected = functional.interpolate(scores, scale_factor=32, mode="bilinear", align_corners=False)
@@ -33,13 +33,13 @@ def test_enlarging_starts_as_bilinear_interpolation() -> None:
 
 @pytest.mark.parametrize(("architecture", "used"), [("fcn8", {3, 4, 5}), ("fcn32", {5}), ("segnet", {5})])
 def test_a_decoder_sees_the_features_that_its_paper_says(architecture: str, used: set[int]) -> None:
-    decoder = DECODERS[architecture](CHANNELS).eval()
+    decoder = DECODERS[architecture](CHANNELS, 3).eval()
     given = [feature.requires_grad_() for feature in features(64)]
     decoder(given).sum().backward()
     assert {level for level, feature in enumerate(given) if feature.grad is not None} == used
 
 
 def test_segnet_mirrors_the_encoders_widths_within_bounds() -> None:
-    decoder = SegNet((1, 8, 64, 128, 1024, 2048))
+    decoder = SegNet((1, 8, 64, 128, 1024, 2048), 3)
     widths = [layer.out_channels for layer in decoder.modules() if isinstance(layer, torch.nn.Conv2d)]
     assert widths == [512, 512, 128, 128, 64, 64, 32, 32, 32, 32, 3]

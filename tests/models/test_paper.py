@@ -93,7 +93,7 @@ def test_labels_of_both_sizes_agree(pair: tuple[str, str], size: tuple[int, int]
     trained = network(*pair).eval()
     image = functional.avg_pool2d(torch.rand(1, 1, size[0] + 8, size[1] + 8), 9, stride=1) * 4 - 2
     with torch.inference_mode():
-        full, own = trained(image), trained.own_size(image)
+        full, own = trained.both_sizes(image)
         # Centred, so that all three classes occur however the network starts.
         middle = own.mean(dim=(2, 3), keepdim=True)
         full, own = (full - middle).argmax(1)[0], (own - middle).argmax(1)[0]
@@ -142,7 +142,7 @@ def test_forward_and_backward_at_512(pair: tuple[str, str], channels: int) -> No
     functional.cross_entropy(out, torch.randint(3, (batch, 512, 512))).backward()
     _check_gradients(training)
     with torch.inference_mode():
-        own = training.eval().own_size(torch.rand(1, channels, 512, 512))
+        _, own = training.eval().both_sizes(torch.rand(1, channels, 512, 512))
     assert own.shape == (1, 3, OWN_SIZE_AT_512[pair[0]], OWN_SIZE_AT_512[pair[0]])
 
 
@@ -242,8 +242,8 @@ def test_the_u_net_normalises_after_the_activation_and_the_seg_net_has_none() ->
     torch.manual_seed(0)
     seen: dict[str, Tensor] = {}
     for name, decoder in (
-        ("unet", paper.UNetDecoder((64, 128, 256, 256))),
-        ("segnet", paper.SegNetDecoder([0] * 3 + [256])),
+        ("unet", paper.UNetDecoder((64, 128, 256, 256), 3)),
+        ("segnet", paper.SegNetDecoder([0] * 3 + [256], 3)),
     ):
         decoder.score.register_forward_hook(lambda _, inputs, __, name=name: seen.update({name: inputs[0]}))
         decoder.train()(features)
@@ -256,7 +256,7 @@ def test_the_u_net_normalises_after_the_activation_and_the_seg_net_has_none() ->
 
 
 def test_the_fcn_crops_at_the_bottom_and_on_the_right() -> None:
-    decoder = paper.FCN8Decoder((64, 128, 4, 4, 4))
+    decoder = paper.FCN8Decoder((64, 128, 4, 4, 4), 3)
     seen: list[Tensor] = []
     for layer in (decoder.enlarging5, decoder.score4, decoder.enlarging4):
         layer.register_forward_hook(lambda _, __, out: seen.append(out))
@@ -270,7 +270,7 @@ def test_the_fcn_crops_at_the_bottom_and_on_the_right() -> None:
 
 
 def test_the_pyramid_averages_parts_of_the_image() -> None:
-    decoder = paper.PSPNetDecoder((0, 0, 0, 0, 8)).eval()
+    decoder = paper.PSPNetDecoder((0, 0, 0, 0, 8), 3).eval()
     feature = torch.rand(1, 8, 12, 18)
     seen: list[Tensor] = []
     for pool in decoder.pools:

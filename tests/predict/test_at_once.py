@@ -10,8 +10,8 @@ import pytest
 from boneseg.dicom.segmentation import read_segmentation
 from boneseg.geometry import axial
 from boneseg.nifti import read_volume
-from boneseg.predict.masks import Masks, write_masks
-from boneseg.predict.owner import OWNER_FILE, own_folder, writing
+from boneseg.predict.folder_owner import OWNER_FILE, own_folder, writing
+from boneseg.predict.masks import COLOURS_FILE, NAMES_FILE, Masks, write_masks
 from tests.predict.test_names import row
 
 SHAPE = (12, 96, 96)
@@ -34,9 +34,10 @@ def test_masks_written_at_once_are_whole_and_of_one_another(tmp_path: Path) -> N
             done = list(pool.map(write, range(6)))
         assert len(done) == 6
         nifti, _ = read_volume(folder / "mask.nii.gz")
+        written = {OWNER_FILE, "mask.nii.gz", "mask.dcm", NAMES_FILE, COLOURS_FILE}
         dicom = read_segmentation(folder / "mask.dcm")[0]
         np.testing.assert_array_equal(nifti, dicom)
-        assert {path.name for path in folder.iterdir()} == {OWNER_FILE, "mask.nii.gz", "mask.dcm"}
+        assert {path.name for path in folder.iterdir()} == written
 
 
 def test_a_folder_taken_at_once_is_of_one_series_only(tmp_path: Path) -> None:

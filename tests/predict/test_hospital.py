@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 from pydicom.uid import generate_uid
 
+from boneseg.atomic_write import atomic_write
 from boneseg.cli import cli
 from boneseg.dicom.ct import write_ct_series
 from boneseg.dicom.segmentation import read_segmentation
@@ -318,11 +319,17 @@ def test_a_sheared_nifti_keeps_its_shear_and_has_a_dicom_mask_only_where_one_can
 
 def test_what_an_interrupted_run_left_is_replaced(tmp_path: Path, model: Path) -> None:
     ct(tmp_path / "data")
-    left = tmp_path / "out" / "data" / ".mask.dcm.partial"
-    left.parent.mkdir(parents=True)
-    left.write_bytes(b"half")
+    folder = tmp_path / "out" / "data"
+    folder.mkdir(parents=True)
+    for name in ("mask.dcm", "mask.nii.gz"):
+        with atomic_write(folder / name, sole_writer=True) as partial:
+            killed = partial  # its name, as a process has it that is killed now
+            partial.touch()
+        killed.write_bytes(b"half")
+        (folder / name).unlink()
     written = predict_series(model, tmp_path / "data", tmp_path / "out")
-    assert {path.name for path in left.parent.iterdir()} == {".series", *(path.name for path in written)}
+    names = {".series", "mask.json", "mask.ctbl", *(path.name for path in written)}
+    assert {path.name for path in folder.iterdir()} == names
 
 
 def test_an_output_that_cannot_be_made_is_told_before_the_work(tmp_path: Path, model: Path) -> None:

@@ -19,7 +19,7 @@ from boneseg.geometry import Geometry, axial, to_axial
 from boneseg.inference import predict_volume
 from boneseg.models.build import build_model
 from boneseg.models.checkpoint import load_model, save_model
-from boneseg.nifti import read_geometry, read_volume, write_volume
+from boneseg.nifti import read_header, read_volume, write_volume
 from boneseg.phantom.series import make_phantom, write_phantom
 from boneseg.predict.masks import write_masks
 from boneseg.predict.predict import predict_series
@@ -132,7 +132,7 @@ def test_the_mask_follows_the_series_in_whatever_order_its_voxels_are(
         write_volume(place / "ct.nii.gz", hu, geometry)
     nifti, seg = predict_series(model, place, tmp_path / "out")
     own = read_series(sorted(place.iterdir()))[1] if kind == "dicom" else geometry
-    assert read_geometry(nifti).close_to(own, tolerance_mm=0.01)
+    assert read_header(nifti).geometry.close_to(own, tolerance_mm=0.01)
     for mask, found in (read_volume(nifti), read_segmentation(seg)[:2]):
         back, reorientation = to_axial(found)
         assert back.close_to(standard, tolerance_mm=0.01)
@@ -164,7 +164,7 @@ def test_every_series_gets_a_folder_named_after_its_place(tmp_path: Path, model:
     names = {str(path.relative_to(tmp_path / "out")) for path in written}
     assert names == {"a/dicom/mask.nii.gz", "a/dicom/mask.dcm", "b/mask.nii.gz", "b/mask.dcm"}
     for path in written:
-        geometry = read_geometry(path) if path.suffix == ".gz" else read_segmentation(path)[1]
+        geometry = read_header(path).geometry if path.suffix == ".gz" else read_segmentation(path)[1]
         assert geometry.shape == (3, 64, 64)
 
 

@@ -6,7 +6,14 @@ import torch
 from mlflow import MlflowClient
 
 from boneseg.dataset.manifest import Dataset, DatasetEntry, ShardRecord
-from boneseg.evaluate.records import EvaluationResult, Measurement, SeriesResult, SplitSummary, evaluation_identity
+from boneseg.evaluate.records import (
+    EvaluationResult,
+    Measurement,
+    RegionMeasure,
+    SeriesResult,
+    SplitSummary,
+    evaluation_identity,
+)
 from boneseg.evaluate.tables import all_tables
 from boneseg.geometry import axial
 from boneseg.models.build import build_model
@@ -91,11 +98,16 @@ def a_shard(series: str) -> ShardRecord:
     )
 
 
-def write_an_evaluation(workspace: Workspace, model_hash: str, dice: dict[str, float]) -> str:
-    """Put an evaluation on ``a_dataset`` with a given bone Dice a series into the bucket; return its URI."""
+def write_an_evaluation(
+    workspace: Workspace, model_hash: str, dice: dict[str, float], regions: dict[str, float] | None = None
+) -> str:
+    """Put an evaluation on ``a_dataset`` with a given bone Dice a series into the bucket; return its URI.
+
+    ``regions``: of each class or group, how far its Dice is from that of bone.
+    """
     settings, dataset = EvaluateSettings(bootstrap=100), a_dataset()
     name = evaluation_identity(model_hash, dataset.test_hash, settings)
-    series = tuple(a_series(key, value, model_hash) for key, value in dice.items())
+    series = tuple(a_series(key, value, model_hash, regions) for key, value in dice.items())
     result = EvaluationResult(
         evaluation_hash=name,
         evaluation_uri=workspace.store.uri(layout.evaluation(name, "evaluation.json")),
@@ -123,7 +135,22 @@ def write_an_evaluation(workspace: Workspace, model_hash: str, dice: dict[str, f
     return workspace.store.write(layout.evaluation(name, "evaluation.json"), result.to_json())
 
 
-def a_series(name: str, dice: float, model_hash: str) -> SeriesResult:
+def a_region(name: str, dice: float) -> RegionMeasure:
+    """Return a class or group with a given Dice."""
+    right = round(dice * PIXELS)
+    return RegionMeasure(
+        name=name,
+        hits=right,
+        missed=PIXELS - right,
+        extra=PIXELS - right,
+        untold=0,
+        hd95_mm=1.0,
+        average_surface_mm=0.5,
+        normalised_surface=0.9,
+    )
+
+
+def a_series(name: str, dice: float, model_hash: str, regions: dict[str, float] | None = None) -> SeriesResult:
     """Return a series on which both methods reach a given bone Dice: as many misses as false alarms."""
     right = round(dice * PIXELS)
     wrong = PIXELS - right
@@ -137,5 +164,6 @@ def a_series(name: str, dice: float, model_hash: str) -> SeriesResult:
         average_surface_mm=0.5,
         normalised_surface=0.9,
         spacing_mm=(1.0, 1.0, 1.0),
+        regions=tuple(a_region(region, dice + gain) for region, gain in (regions or {}).items()),
     )
     return SeriesResult(series=name, content=name, patient=f"p-{name}", network=measured, threshold=measured)

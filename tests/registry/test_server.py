@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from boneseg.registry import turn
+from boneseg.registry import publish_lock
 from boneseg.registry.client import Registry
 from boneseg.registry.publish import PublishResult, publish, resolve
-from boneseg.registry.turn import TurnLostError, my_turn
+from boneseg.registry.publish_lock import LockLostError, hold_lock
 from boneseg.settings.schema import PublishSettings, RunSettings
 from boneseg.storage import layout
 from boneseg.storage.workspace import Workspace
@@ -26,17 +26,17 @@ from tests.registry.factory import BAD, BETTER, GOOD, upload_a_model, write_an_e
 
 
 def test_who_waits_has_the_turn_after_whoever_had_it(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turn, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(publish_lock, "POLL_SECONDS", 0.01)
     inside, seen = threading.Event(), []
 
     def second() -> None:
         inside.wait()
-        with my_turn(workspace, "bone"):
+        with hold_lock(workspace, "bone"):
             seen.append("second")
 
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(second)
-        with my_turn(workspace, "bone") as confirm, my_turn(workspace, "hip"):
+        with hold_lock(workspace, "bone") as confirm, hold_lock(workspace, "hip"):
             inside.set()
             for _ in range(3):
                 confirm()
@@ -48,13 +48,13 @@ def test_who_waits_has_the_turn_after_whoever_had_it(workspace: Workspace, monke
 def test_the_turn_of_a_dead_process_is_taken_over_and_a_late_one_learns_of_it(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turn, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(turn, "TAKEN_OVER_AFTER", 0.2)
-    with my_turn(workspace, "bone") as confirm, my_turn(workspace, "bone") as other:
-        with pytest.raises(TurnLostError):
+    monkeypatch.setattr(publish_lock, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(publish_lock, "TAKEN_OVER_AFTER", 0.2)
+    with hold_lock(workspace, "bone") as confirm, hold_lock(workspace, "bone") as other:
+        with pytest.raises(LockLostError):
             confirm()
         other()
-    assert workspace.store.read(layout.publishing("bone")) == turn.FREE
+    assert workspace.store.read(layout.publishing("bone")) == publish_lock.FREE
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_publishes_at_once_on_a_server_end_with_the_best_as_champion(
     workspace: Workspace, dataset: str, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turn, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(publish_lock, "POLL_SECONDS", 0.05)
     settings = RunSettings(publish=PublishSettings(tracking_uri=server, model_name="together"))
     given = []
     for seed, dice in ((1, GOOD), (2, BETTER), (3, BAD)):

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from boneseg.errors import SettingsError, StoreError
-from boneseg.storage import patience
+from boneseg.storage import retry
 from boneseg.storage.client import PART_BYTES, Credentials, ObjectStore
-from boneseg.storage.patience import StoreAwayError
+from boneseg.storage.retry import StoreAwayError
 from boneseg.storage.workspace import Workspace
 
 
@@ -117,7 +117,7 @@ def proxy(workspace: Workspace) -> Iterator[Proxy]:
 @pytest.fixture
 def store(workspace: Workspace, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     """The bucket by way of the proxy, which answered once."""
-    monkeypatch.setattr(patience, "LONGEST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(retry, "LONGEST_PAUSE_SECONDS", 0.05)
     found = ObjectStore(f"http://127.0.0.1:{proxy.port}", workspace.store.bucket, workspace.store.credentials)
     found.write("here", b"content")
     return found
@@ -228,8 +228,8 @@ def test_a_conditional_write_that_lost_while_its_answer_was_lost_is_not_ours(
 def test_the_wait_is_said_and_ends(
     store: ObjectStore, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv(patience.LIMIT_VARIABLE, "2.5")
-    monkeypatch.setattr(patience, "SAY_FIRST_SECONDS", 0.1)
+    monkeypatch.setenv(retry.LIMIT_VARIABLE, "2.5")
+    monkeypatch.setattr(retry, "SAY_FIRST_SECONDS", 0.1)
     proxy.cut()
     with caplog.at_level(logging.WARNING), pytest.raises(StoreAwayError, match="does not answer"):
         store.read("here")
@@ -244,8 +244,8 @@ def test_the_wait_is_said_and_ends(
 def test_patience_is_a_number_of_seconds(store: ObjectStore, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     proxy.cut()
     for wrong in ("soon", "-1", "inf"):
-        monkeypatch.setenv(patience.LIMIT_VARIABLE, wrong)
-        with pytest.raises(SettingsError, match=patience.LIMIT_VARIABLE):
+        monkeypatch.setenv(retry.LIMIT_VARIABLE, wrong)
+        with pytest.raises(SettingsError, match=retry.LIMIT_VARIABLE):
             store.read("here")
 
 
@@ -261,7 +261,7 @@ def test_the_memory_of_an_answer_crosses_a_process_border(
     store: ObjectStore, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent = pickle.dumps(store)
-    monkeypatch.setattr(patience, "_answered", set())
+    monkeypatch.setattr(retry, "_answered", set())
     proxy.cut()
     proxy.mend_after(4)
     assert pickle.loads(sent).read("here") == b"content"

@@ -4,7 +4,7 @@ import numpy as np
 
 from boneseg.settings.schema import EvaluateSettings, RunSettings
 from boneseg.study.plan import Trial
-from boneseg.study.work import Finished
+from boneseg.study.trial import Finished
 from tests.evaluate.given import evaluation, model_card, series_result
 
 SHAPE = (4, 20, 24)

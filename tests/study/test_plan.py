@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from boneseg.errors import SettingsError
-from boneseg.study import printed
+from boneseg.study import paper_numbers as printed
 from boneseg.study.plan import Budget, make_plan
 
 

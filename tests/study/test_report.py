@@ -8,16 +8,16 @@ import pytest
 from PIL import Image
 
 from boneseg.dataset.manifest import Dataset
-from boneseg.evaluate.plots import SlicePicture
+from boneseg.evaluate.plots_slices import Masked, SlicePicture
 from boneseg.evaluate.plots_study import Panel
-from boneseg.study import printed
-from boneseg.study.clock import OurCost
+from boneseg.study import paper_numbers as printed
+from boneseg.study.differences import differences
 from boneseg.study.pictures import Pictures
 from boneseg.study.plan import Budget, make_plan
 from boneseg.study.report import Report, write_report
-from boneseg.study.setting import differences
 from boneseg.study.tables import Results
-from boneseg.study.work import Failed
+from boneseg.study.timing import OurCost
+from boneseg.study.trial import Failed
 from tests.study.given import finished, trial
 
 
@@ -25,9 +25,8 @@ def picture() -> SlicePicture:
     label = np.zeros((64, 64), np.uint8)
     label[4:60, 4:60] = 1
     label[20:30, 20:30] = 2
-    return SlicePicture(
-        "typical", "series abc, slice 1 of 4", np.zeros((64, 64), np.int16), label, label, label, 1, 1, (1, 1)
-    )
+    methods = {name: Masked(label, 1.0) for name in ("network", "threshold")}
+    return SlicePicture("typical", "series abc, slice 1 of 4", np.zeros((64, 64), np.int16), label, methods, (1, 1))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +39,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = Results((*networks, failed), {printed.UNET: OurCost(12.5, 10, 9)}, "a machine")
     dataset = Dataset(dataset_hash="d" * 16, test_hash="t" * 16, fingerprint="f", entries=(), problems=())
     shown = picture()
-    panels = (Panel("CT", None, ""), *(Panel(given.title, shown.network, "bone IoU 50.0%") for given in trials))
+    panels = (Panel("CT", None, ""), *(Panel(given.title, shown.first.mask, "bone IoU 50.0%") for given in trials))
     matters = differences(make_plan((), Budget(size=64), weights="none"), dataset, "Phantoms | made here.", "a machine")
     write_report(folder, Report(results, dataset, matters, Pictures(shown, panels, (shown,))))
     return folder

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
+from boneseg.evaluate.forms import to_csv, to_markdown
 from boneseg.evaluate.records import Table
-from boneseg.evaluate.tables import to_csv, to_markdown
-from boneseg.study import printed
-from boneseg.study.clock import OurCost
+from boneseg.study import paper_numbers as printed
 from boneseg.study.report import console_table, verdict
 from boneseg.study.tables import Results, all_tables
-from boneseg.study.work import Failed
+from boneseg.study.timing import OurCost
+from boneseg.study.trial import Failed
 from tests.study.given import finished, masks, trial
 
 UNET = trial(printed.UNET, "U-Net", (1, 3))

@@ -54,3 +54,64 @@ def test_bf16_logits_in_channels_last_give_the_same_loss(kind: Loss, batch: tupl
     loss = loss_of(kind, half, batch[1])
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, loss_of(kind, half.float().contiguous(), batch[1]))
+
+
+MEMBERS = torch.tensor(
+    [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 1, 1], [1, 1, 0, 0], [1, 1, 1, 1]]
+).bool()
+"""Four classes; the values 4 to 6 are the classes 2 or 3, the classes 0 or 1, and any class."""
+
+
+@pytest.fixture
+def partial() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(2, 4, 9, 11, generator=generator)
+    return logits, torch.randint(0, 7, (2, 9, 11), generator=generator)
+
+
+def test_marginal_cross_entropy_sums_the_probabilities_of_what_a_pixel_may_be(
+    partial: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    logits, label = partial
+    probabilities = logits.double().softmax(1).movedim(1, -1).reshape(-1, 4)
+    values = label.reshape(-1)
+    terms = [-torch.log(p[MEMBERS[value]].sum()) for p, value in zip(probabilities, values, strict=True) if value < 6]
+    found = loss_of(Loss.CROSS_ENTROPY, logits, label, MEMBERS)
+    torch.testing.assert_close(found.double(), torch.stack(terms).mean())
+
+
+def test_marginal_dice_leaves_out_what_is_not_told(partial: tuple[torch.Tensor, torch.Tensor]) -> None:
+    logits, label = partial
+    probabilities = logits.double().softmax(1).movedim(1, -1).reshape(-1, 4)
+    values = label.reshape(-1).tolist()
+    ratios = []
+    for region in ({0}, {1}, {2}, {3}, {2, 3}, {0, 1}):
+        shared = total = 0.0
+        for p, value in zip(probabilities, values, strict=True):
+            may_be = set(torch.nonzero(MEMBERS[value]).flatten().tolist())
+            if may_be <= region or not may_be & region:
+                share, target = float(p[list(region)].sum()), float(may_be <= region)
+                shared += share * target
+                total += share + target
+        ratios.append((2 * shared + SMOOTH) / (total + SMOOTH))
+    found = loss_of(Loss.DICE, logits, label, MEMBERS)
+    assert found.item() == pytest.approx(1 - sum(ratios) / len(ratios), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", list(Loss))
+def test_where_every_class_is_told_nothing_changes(kind: Loss, partial: tuple[torch.Tensor, torch.Tensor]) -> None:
+    logits, label = partial[0], partial[1].clamp(max=3)
+    torch.testing.assert_close(loss_of(kind, logits, label, MEMBERS[:4]), loss_of(kind, logits, label))
+    told_of_nothing = loss_of(Loss.CROSS_ENTROPY, logits, torch.full_like(label, 6), MEMBERS)
+    assert told_of_nothing.item() == 0
+
+
+def test_a_group_label_teaches_the_group_and_nothing_of_its_members() -> None:
+    logits = torch.zeros(1, 4, 4, 4, requires_grad=True)
+    label = torch.full((1, 4, 4), 4)
+    for _ in range(200):
+        (gradient,) = torch.autograd.grad(loss_of(Loss.CROSS_ENTROPY_DICE, logits, label, MEMBERS), logits)
+        logits = (logits - gradient * 5).detach().requires_grad_()
+    found = logits.softmax(1)
+    assert found[:, 2:].sum(1).min() > 0.95
+    torch.testing.assert_close(found[:, 2], found[:, 3], atol=1e-4, rtol=0)

@@ -20,7 +20,7 @@ from boneseg.models.precision import choose_precision
 from boneseg.settings.loading import parse_settings
 from boneseg.settings.schema import PreprocessSettings, RunSettings, Split, TrainSettings
 from boneseg.storage.workspace import Workspace
-from boneseg.train.loop import build_optimizer, learning_rate, settle_statistics
+from boneseg.train.loop import build_optimizer, learning_rate, precise_batch_norm
 from boneseg.train.train import train, train_run
 from tests.train.data import make_patient, put_dataset
 
@@ -109,7 +109,7 @@ def test_early_validation_uses_the_statistics_of_the_epochs_images(
         SliceDataset(workspace, records, PreprocessSettings(spacing_mm=None)), TrainSettings(**QUICK)
     )
     network = nn.Sequential(nn.Identity(), nn.BatchNorm2d(1, momentum=0.01))
-    settle_statistics(network, batches, epoch, choose_precision("cpu", "fp32"))
+    precise_batch_norm(network, batches, epoch, choose_precision("cpu", "fp32"))
     means = [float(batch.image.mean()) for batch in batches.epoch(epoch)]
     assert float(network[1].running_mean) == pytest.approx(np.mean(means) if settled else 0.0, rel=1e-4)
 

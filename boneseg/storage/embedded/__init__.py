@@ -15,13 +15,14 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from boneseg.atomic_write import atomic_write_bytes
 from boneseg.errors import StoreError
 from boneseg.settings.schema import StoreSettings
 from boneseg.storage.client import Credentials, ObjectStore
 from boneseg.storage.embedded import ports as port_numbers
 from boneseg.storage.embedded import process
 from boneseg.storage.embedded.certificates import guarded, make_certificates
-from boneseg.storage.protect import make_private, protect_work_folder, shut_tree, write_private
+from boneseg.storage.permissions import make_private, protect_work_folder, shut_tree
 
 ENDPOINT_VARIABLE = "BONESEG_S3_ENDPOINT"
 MIN_FREE_BYTES = 256 * 2**20
@@ -188,4 +189,4 @@ def _ensure_credentials(home: Path) -> None:
     pair = {"accessKey": secrets.token_hex(10), "secretKey": secrets.token_hex(20)}
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     config = {"identities": [{"name": "boneseg", "credentials": [pair], "actions": actions}]}
-    write_private(path, json.dumps(config).encode())
+    atomic_write_bytes(path, json.dumps(config).encode(), private=True, durable=True)

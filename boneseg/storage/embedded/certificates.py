@@ -13,7 +13,8 @@ import ipaddress
 import ssl
 from pathlib import Path
 
-from boneseg.storage.protect import make_private, write_private
+from boneseg.atomic_write import atomic_write_bytes
+from boneseg.storage.permissions import make_private
 
 _CONFIGURATION, _FOLDER = "security.toml", "tls"
 _AUTHORITY, _CERTIFICATE, _KEY = "authority.pem", "store.pem", "store.key"
@@ -30,10 +31,10 @@ def make_certificates(home: Path) -> None:
     """
     folder = make_private(home / _FOLDER)
     authority, certificate, key = _signed()
-    write_private(folder / _AUTHORITY, authority)
-    write_private(folder / _CERTIFICATE, certificate)
-    write_private(folder / _KEY, key)
-    write_private(home / _CONFIGURATION, _configuration(folder).encode())
+    atomic_write_bytes(folder / _AUTHORITY, authority, private=True)
+    atomic_write_bytes(folder / _CERTIFICATE, certificate, private=True)
+    atomic_write_bytes(folder / _KEY, key, private=True)
+    atomic_write_bytes(home / _CONFIGURATION, _configuration(folder).encode(), private=True)
 
 
 def guarded(home: Path) -> bool:

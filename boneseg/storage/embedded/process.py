@@ -23,10 +23,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from boneseg.atomic_write import atomic_write_bytes
 from boneseg.errors import StoreError
 from boneseg.storage.embedded import ports as port_numbers
 from boneseg.storage.embedded.certificates import client_context
-from boneseg.storage.protect import FILE_MODE, make_private, write_private
+from boneseg.storage.permissions import FILE_MODE, make_private
 
 CREDENTIALS = "s3.json"
 START_SECONDS, STOP_SECONDS, KILL_SECONDS, POLL_SECONDS = 90.0, 10.0, 20.0, 0.05
@@ -93,7 +94,7 @@ def launch(home: Path, ports: dict[str, int]) -> Server:
     server = Server(process.pid, ports)
     try:
         note = {"endpoint": server.endpoint, "pid": server.pid, "ports": ports}
-        write_private(home / _STATE, json.dumps(note).encode())
+        atomic_write_bytes(home / _STATE, json.dumps(note).encode(), private=True)
     except BaseException:
         end(home, server)
         raise
