@@ -16,6 +16,7 @@ import click
 from boneseg import __version__
 from boneseg.cli_errors import print_traceback, sentence_of, usage_of
 from boneseg.cli_options import with_settings
+from boneseg.cli_schemes import schemes
 from boneseg.cli_store import store
 from boneseg.redaction import RedactingFormatter, redacted
 
@@ -55,6 +56,7 @@ def demo(data: Path | None, keep: bool, config: Path | None, overrides: tuple[st
     run_demo(data, keep, config, overrides, click.echo)
 
 
+cli.add_command(schemes)
 cli.add_command(store)
 
 
@@ -193,29 +195,6 @@ def predict(
     settings = _settings(config, overrides)
     folder = _model_folder(model, settings)
     predict_series(folder, series, out, settings.prepare, on_written=click.echo, formats=formats)
-
-
-@cli.command(epilog="Example: boneseg schemes, or boneseg schemes series/ --set scheme=mine.yaml")
-@click.argument("folder", type=click.Path(path_type=Path), required=False)
-@with_settings
-def schemes(folder: Path | None, config: Path | None, overrides: tuple[str, ...]) -> None:
-    """List the label schemes, or say which labels of a FOLDER each of them understands."""
-    from boneseg.ingest.understood import labelled_rows, understood
-    from boneseg.scheme import BUILT_IN
-
-    own = _settings(config, overrides).scheme
-    known = {**BUILT_IN, own.name: own}
-    rows = labelled_rows(folder) if folder is not None else []
-    for scheme in known.values():
-        if folder is None:
-            click.echo(f"{scheme.name}: {scheme.size} classes: {', '.join(scheme.names)}")
-            continue
-        found = understood(rows, scheme)
-        click.echo(f"{scheme.name}: understands the labels of {found.whole} of {found.labels} series")
-        for name, count in sorted(found.classes.items(), key=lambda item: (-item[1], item[0])):
-            click.echo(f"  {name}: {count} series")
-        for source, what in list(found.unknown.items())[:PROBLEMS_SHOWN]:
-            click.echo(f"  not understood: {source}: {what}")
 
 
 @cli.command(epilog="Example: boneseg phantom --out phantoms/ --count 3")

@@ -10,7 +10,7 @@ from typing import Any
 from boneseg.atomic_write import atomic_write_bytes
 from boneseg.local_dataset import bucket_of, make_dataset, store_here, upload
 from boneseg.progress import track
-from boneseg.settings.loading import load_settings, work_folder
+from boneseg.settings.loading import check_headline, load_settings, work_folder
 from boneseg.settings.recipes import merged
 from boneseg.settings.schema import RunSettings, StoreSettings
 from boneseg.stages import Stages
@@ -55,7 +55,9 @@ def _settings(data: Path | None, config: Path | None, overrides: tuple[str, ...]
     bucket = "demo" if data is None else bucket_of(data)
     given = load_settings(config, overrides)
     base = RunSettings(store=StoreSettings(bucket=bucket)).model_dump()
-    return RunSettings.model_validate(merged(merged(base, defaults), given.model_dump(exclude_unset=True)))
+    settings = RunSettings.model_validate(merged(merged(base, defaults), given.model_dump(exclude_unset=True)))
+    check_headline(settings)
+    return settings
 
 
 def _phantoms(folder: Path) -> Path:

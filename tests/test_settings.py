@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from boneseg.errors import SettingsError
 from boneseg.identity import stable_hash
-from boneseg.settings.loading import load_settings, parse_settings, work_folder
+from boneseg.settings.loading import check_headline, load_settings, parse_settings, work_folder
 from boneseg.settings.schema import RunSettings
 
 
@@ -146,3 +146,50 @@ def test_a_scheme_or_class_that_is_not_there_is_named(overrides: tuple[str, ...]
 def test_classes_of_a_label_map_go_by_name_or_value() -> None:
     settings = load_settings(overrides=("scheme=pelvis", "prepare.label_map={10: Femur L, 20: 5, others: background}"))
     assert settings.prepare.class_of(settings.scheme) == {10: 4, 20: 5, "others": 0}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (b"name: x\nclasses: [", r"mine.yaml: not valid YAML: .* in line 2, column \d+$"),
+        (b"", r"mine.yaml: holds no scheme; give it a name and classes"),
+        (b"- a\n- b\n", r"mine.yaml: holds no scheme"),
+        (b"\x89\xff\x00", r"mine.yaml: not a text file"),
+        (
+            b"name: x\nclasses:\n- {name: a, role: background, color: [1, 2, 3]}\n",
+            r"color = .*unknown key; known are name",
+        ),
+    ],
+)
+def test_a_wrong_file_with_a_scheme_is_told_in_one_sentence(tmp_path: Path, text: bytes, told: str) -> None:
+    (tmp_path / "mine.yaml").write_bytes(text)
+    with pytest.raises(SettingsError, match=told) as caught:
+        load_settings(overrides=(f"scheme={tmp_path / 'mine.yaml'}",))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_partner_that_is_not_there_is_told_without_the_whole_scheme(tmp_path: Path) -> None:
+    bones = "".join(f"- {{name: bone {number}, role: bone, partner: none}}\n" for number in range(40))
+    (tmp_path / "mine.yaml").write_text(f"name: x\nclasses:\n- {{name: air, role: background}}\n{bones}")
+    with pytest.raises(SettingsError, match=r"bone 0 and its partner none must name each other") as caught:
+        load_settings(overrides=(f"scheme={tmp_path / 'mine.yaml'}",))
+    assert len(str(caught.value)) < 250
+
+
+def test_a_settings_file_that_is_no_yaml_is_told_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("train: {epochs: 3\nmodel: [")
+    with pytest.raises(SettingsError, match=r"run.yaml: not valid YAML: .* in line \d+, column \d+$"):
+        load_settings(tmp_path / "run.yaml")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "headline", "known"),
+    [("bone", "bone", True), ("pelvis", "Hip left", True), ("skeleton", "ribs", True), ("bone", "tibia", False)],
+)
+def test_a_headline_is_checked_before_a_whole_run(scheme: str, headline: str, known: bool) -> None:
+    settings = load_settings(overrides=(f"scheme={scheme}", f"publish.headline={headline}"))
+    if known:
+        check_headline(settings)
+        return
+    with pytest.raises(SettingsError, match=r"'tibia': not in scheme bone; known are bone, patient outline"):
+        check_headline(settings)

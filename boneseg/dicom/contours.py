@@ -18,8 +18,8 @@ from pydicom.dataelem import RawDataElement
 from boneseg.dicom import tags
 from boneseg.dicom.damage import UNDEFINED
 from boneseg.dicom.file import open_dicom
-from boneseg.dicom.header import STRUCTURE_SETS
 from boneseg.dicom.segmentation_references import References
+from boneseg.dicom.sop_classes import STRUCTURE_SETS
 from boneseg.dicom.tags import TagError, numbered
 from boneseg.errors import LabelError, SeriesError
 from boneseg.memory_budget import claim

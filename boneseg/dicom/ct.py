@@ -13,7 +13,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import DSfloat
 
 from boneseg.atomic_write import atomic_write
-from boneseg.dicom.header import CT_IMAGE
+from boneseg.dicom.sop_classes import CT_IMAGE
 from boneseg.geometry import Geometry
 
 _INTERCEPT = -1024

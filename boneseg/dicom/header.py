@@ -12,30 +12,9 @@ from pydicom.uid import UID, AllTransferSyntaxes, DeflatedExplicitVRLittleEndian
 from boneseg.dicom import tags
 from boneseg.dicom.file import NATIVE, DicomFile, PixelElement, broken, broken_because, open_dicom
 from boneseg.dicom.frames import GROUPS, TOTAL_PARTS, Place, Rescale, has_groups, place, places, rescale
+from boneseg.dicom.sop_classes import CT_CLASSES, SEGMENTATIONS, STRUCTURE_SETS
 from boneseg.dicom.tags import TagError
 from boneseg.errors import SeriesError
-
-__all__ = [
-    "CT_CLASSES",
-    "CT_IMAGE",
-    "SECONDARY_CAPTURES",
-    "SEGMENTATIONS",
-    "STRUCTURE_SETS",
-    "SliceHeader",
-    "StoredPixels",
-    "read_frames",
-    "read_header",
-]
-
-CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
-CT_CLASSES = (CT_IMAGE, f"{CT_IMAGE}.1", f"{CT_IMAGE}.2")
-"""CT, Enhanced CT and Legacy Converted Enhanced CT Image Storage."""
-SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
-"""Segmentation Storage and Label Map Segmentation Storage."""
-STRUCTURE_SETS = "1.2.840.10008.5.1.4.1.1.481.3"
-"""RT Structure Set Storage."""
-SECONDARY_CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
-"""Secondary Capture Image Storage; its multi-frame kinds start with it."""
 
 _TAGS = [
     "SOPClassUID",

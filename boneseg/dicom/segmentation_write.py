@@ -24,7 +24,7 @@ from pydicom.valuerep import DT
 from boneseg.atomic_write import atomic_write
 from boneseg.dicom.copied import Image, Source, read_source
 from boneseg.dicom.ct import orientation_of, position_of
-from boneseg.dicom.header import CT_IMAGE
+from boneseg.dicom.sop_classes import CT_IMAGE
 from boneseg.errors import SeriesError
 from boneseg.geometry import Geometry
 from boneseg.scheme import BONE_SCHEME, LabelClass, LabelScheme

@@ -170,7 +170,7 @@ def _meant(
         if len(meant) < len(called):
             raise _unknown(file, [value for value in present if value not in meant], scheme)
         return names.values(), meant
-    found = classes_of_values(present, scheme, _encloses(layer.values, hu, present))
+    found = classes_of_values(present, scheme, encloses(layer.values, hu, present))
     if found is None:
         known = {value for item in scheme.classes for value in item.values}
         raise _unknown(file, [value for value in present if value not in known] or present, scheme)
@@ -196,8 +196,14 @@ def _by_map(
     return {value: (label_map.get(value, others or 0),) for value in present}
 
 
-def _encloses(values: NDArray[np.generic], hu: NDArray[np.int16], present: Sequence[int]) -> bool:
-    """Say whether value 1 is an outline around a bone of value 2: larger, and soft by its HU."""
+def encloses(values: NDArray[np.generic], hu: NDArray[np.int16], present: Sequence[int]) -> bool:
+    """Say whether value 1 is an outline around a bone of value 2: larger, soft by its HU, and beside it everywhere.
+
+    Args:
+        values: (slice, row, column) of a label.
+        hu: same shape.
+        present: values above 0 that occur.
+    """
     if list(present) == [2]:
         return True
     if list(present) != [1, 2]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from boneseg.dicom.contours import read_structures
 from boneseg.dicom.file import remains
-from boneseg.dicom.header import CT_CLASSES, SECONDARY_CAPTURES, SEGMENTATIONS, STRUCTURE_SETS, SliceHeader, read_frames
+from boneseg.dicom.header import SliceHeader, read_frames
 from boneseg.dicom.marks import MARKS, TIMES, Marks, read_identity, read_marks
 from boneseg.dicom.pixels import WINDOWED, is_windowed, read_planes
 from boneseg.dicom.segmentation import what_is_drawn
@@ -18,6 +18,7 @@ from boneseg.dicom.segmentation_frames import read_seg_header
 from boneseg.dicom.segmentation_references import References
 from boneseg.dicom.segments import read_segment_names
 from boneseg.dicom.series import check_frames, read_slice, sort_slices
+from boneseg.dicom.sop_classes import CT_CLASSES, SECONDARY_CAPTURES, SEGMENTATIONS, STRUCTURE_SETS
 from boneseg.errors import BonesegError, LabelError, SeriesError, quoted
 from boneseg.ingest.anatomy import best_name
 from boneseg.ingest.formats import UNKNOWN, ZEROS, foreign_format
@@ -106,7 +107,7 @@ def _picture(path: Path, ref: ObjectRef, reason: str) -> ObjectFacts:
         ref=ref,
         kind=Kind.IGNORED,
         reason=reason,
-        picture=(grey.shape[0], grey.shape[1], 8 * grey.dtype.itemsize),
+        grey_shape=(grey.shape[0], grey.shape[1], 8 * grey.dtype.itemsize),
         shades=len(values),
         values=tuple(values) if len(values) <= _MOST_SHADES else (values[0], values[-1]),
         pixels=sha256_array(grey),

@@ -14,7 +14,17 @@ from boneseg.ingest.joining import Claim, settle
 from boneseg.ingest.label_names import NameTable, NameTables
 from boneseg.ingest.likeness import Compare
 from boneseg.ingest.object_facts import Kind, ObjectFacts
-from boneseg.ingest.places import Fit, Place, fit, leaves_out_an_end, numbers_differ, rank, stem, why_no_fit
+from boneseg.ingest.places import (
+    Fit,
+    Place,
+    carries_name_of,
+    fit,
+    leaves_out_an_end,
+    numbers_differ,
+    rank,
+    stem,
+    why_no_fit,
+)
 from boneseg.scheme import BONE_SCHEME, LabelScheme
 from boneseg.storage.catalogue import FileKind, Problem, SeriesRow
 
@@ -96,12 +106,41 @@ def assign_labels(
         claims[choice.index].append(claim)
         notes = [choice.note, _taken_in_order(label.place, series.place) if in_order else ""]
         problems += [Problem(source=label.place.path, reason=note, fatal=False) for note in notes if note]
+    problems += _without_strangers(claims, known)
     rows = [item.row for item in found]
-    for index, claimants in sorted(claims.items()):
+    for index, claimants in sorted(item for item in claims.items() if item[1]):
         chosen, said = settle(known.candidates[index].place, claimants, scheme)
         rows[index] = rows[index].model_copy(update={"label": chosen})
         problems += said
     return rows, problems
+
+
+def _without_strangers(claims: dict[int, list[Claim]], known: _Known) -> list[Problem]:
+    """Take away labels that are called as no image where others of their folder are: their own image is not here.
+
+    Of a label that says itself what it was drawn on, names say nothing.
+    """
+    called = {
+        id(claim): any(carries_name_of(claim.label, place) for place in known.candidates[index].places)
+        for index, claimants in claims.items()
+        for claim in claimants
+    }
+    everyone = [claim for claimants in claims.values() for claim in claimants]
+    by_name = {claim.label.folder for claim in everyone if called[id(claim)]}
+    problems = []
+    for index, claimants in claims.items():
+        series = known.candidates[index]
+        for claim in list(claimants):
+            apart = all(claim.label.folder != place.folder for place in series.places)
+            refers = claim.fact.referenced_series or claim.fact.referenced_images
+            if apart and not refers and not called[id(claim)] and claim.label.folder in by_name:
+                claimants.remove(claim)
+                reason = (
+                    f"lies on the grid of {series.path}, but is not called as it is, while others of its folder are "
+                    "called as their images; add its own series, or give both the same name"
+                )
+                problems.append(Problem(source=claim.label.path, reason=reason))
+    return problems
 
 
 def _is_whole(label: LabelAtPlace, series: Candidate) -> bool:

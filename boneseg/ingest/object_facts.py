@@ -83,7 +83,7 @@ class ObjectFacts(Record):
     """Of a slice: how many images its acquisition has, where the file says so."""
     segments: dict[int, str] = Field(default_factory=dict)
     """Of a segmentation or a table of names: value -> name, as it is: facts never leave the raw data."""
-    picture: tuple[int, int, int] | None = None
+    grey_shape: tuple[int, int, int] | None = None
     """Of a picture: rows, columns and bits."""
     shades: int = 0
     """Of a picture: how many different values it has."""

@@ -46,8 +46,8 @@ def gather(facts: Iterable[ObjectFacts], settings: PngSettings) -> list[ObjectFa
     listed = list(facts)
     if settings.spacing_mm is None:
         return listed
-    pictures = [item for item in listed if item.picture is not None]
-    rest = [item for item in listed if item.picture is None]
+    pictures = [item for item in listed if item.grey_shape is not None]
+    rest = [item for item in listed if item.grey_shape is None]
     stacks: dict[tuple[str, str, str], list[tuple[int, ObjectFacts]]] = defaultdict(list)
     for item in pictures:
         key = PurePosixPath(item.ref.key)
@@ -78,8 +78,8 @@ def _stack(
     if reason := _irregular(numbers, items):
         return [_unused(item, reason) for item in items]
     assert settings.spacing_mm is not None
-    assert items[0].picture is not None
-    rows, columns = items[0].picture[:2]
+    assert items[0].grey_shape is not None
+    rows, columns = items[0].grey_shape[:2]
     distance, *in_plane = settings.spacing_mm
     geometry = _geometry((len(items), rows, columns), numbers, distance / step, in_plane)
     stacked = ObjectFacts(
@@ -89,7 +89,7 @@ def _stack(
         geometry=GeometryRecord.of(geometry),
         slices=tuple(item.ref for item in items),
     )
-    deep = any(item.picture is not None and item.picture[2] > 8 for item in items)
+    deep = any(item.grey_shape is not None and item.grey_shape[2] > 8 for item in items)
     values = sorted({value for item in items for value in item.values})
     if len(values) < FEWEST_GREYS and max(item.shades for item in items) < FEWEST_GREYS:
         drawn = tuple(value for value in values if value > 0)
@@ -117,7 +117,7 @@ def _irregular(numbers: Sequence[int], items: Sequence[ObjectFacts]) -> str:
     """Say why pictures are not the slices of one volume; empty where they are."""
     if len(items) < 2:
         return "a single PNG picture; a volume needs two slices or more"
-    if len({item.picture for item in items}) > 1:
+    if len({item.grey_shape for item in items}) > 1:
         return "PNG pictures of different sizes or depths; put each series into a folder of its own"
     steps = {second - first for first, second in pairwise(numbers)}
     if len(steps) > 1:

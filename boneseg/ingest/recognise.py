@@ -10,8 +10,9 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from boneseg.dicom.header import CT_IMAGE, SliceHeader
+from boneseg.dicom.header import SliceHeader
 from boneseg.dicom.series import check_places, sort_slices
+from boneseg.dicom.sop_classes import CT_IMAGE
 from boneseg.errors import SeriesError
 from boneseg.geometry import Geometry
 from boneseg.ingest.candidates import Recognised

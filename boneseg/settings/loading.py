@@ -4,15 +4,19 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from boneseg.errors import SettingsError
 from boneseg.redaction import HIDDEN, SECRET_NAMES, holds_password, redacted
+from boneseg.scheme.record import plain
 from boneseg.settings.probed_pairs import refusal_of
 from boneseg.settings.schema import RunSettings
+
+_LONGEST_SHOWN = 120
+"""Characters of a refused value that a message shows."""
 
 
 def work_folder() -> Path:
@@ -29,12 +33,7 @@ def load_settings(path: Path | None = None, overrides: tuple[str, ...] = ()) -> 
     """
     values: dict[str, Any] = {}
     if path is not None:
-        try:
-            values = yaml.safe_load(path.read_text()) or {}
-        except OSError as error:
-            raise SettingsError(f"{path}: cannot read the settings file ({error.strerror})") from error
-        except yaml.YAMLError as error:
-            raise SettingsError(f"{path}: not valid YAML: {redacted(str(error))}") from None
+        values = _read_yaml(path, f"{path}: ", "the settings file") or {}
         if not isinstance(values, dict):
             raise SettingsError(f"{path}: settings must be a mapping such as 'train: {{epochs: 3}}'")
     for override in overrides:
@@ -52,12 +51,34 @@ def _with_scheme_file(values: dict[str, Any]) -> dict[str, Any]:
     named = values.get("scheme")
     if not isinstance(named, str) or Path(named).suffix.lower() not in (".yaml", ".yml"):
         return values
+    scheme = _read_yaml(Path(named), f"scheme = {named}: ", "the file")
+    if not isinstance(scheme, dict):
+        raise SettingsError(f"scheme = {named}: holds no scheme; give it a name and classes, as docs/schemes.md shows")
+    return {**values, "scheme": scheme}
+
+
+def _read_yaml(path: Path, start: str, what: str) -> Any:
+    """Read a YAML file.
+
+    Raises:
+        SettingsError: it cannot be read, is no text, or no YAML; one sentence that begins with ``start``.
+    """
     try:
-        return {**values, "scheme": yaml.safe_load(Path(named).read_text())}
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SettingsError(f"scheme = {named}: cannot read the file ({error.strerror})") from error
+        raise SettingsError(f"{start}cannot read {what} ({error.strerror})") from error
+    except UnicodeDecodeError:
+        raise SettingsError(f"{start}not a text file; write {what} as YAML in UTF-8") from None
     except yaml.YAMLError as error:
-        raise SettingsError(f"scheme = {named}: not valid YAML: {redacted(str(error))}") from None
+        raise SettingsError(f"{start}not valid YAML: {_fault(error)}") from None
+
+
+def _fault(error: yaml.YAMLError) -> str:
+    """Say in a clause what is wrong with YAML, and where."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return redacted(f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}")
+    return redacted(" ".join(str(error).split()))
 
 
 def parse_settings(values: dict[str, Any] | str, source: str = "settings") -> RunSettings:
@@ -76,7 +97,8 @@ def parse_settings(values: dict[str, Any] | str, source: str = "settings") -> Ru
         known = _known_keys(first["loc"][:-1]) if first["type"] == "extra_forbidden" else ""
         reason = f"unknown key; known are {known}" if known else str(first["msg"]).removeprefix("Value error, ")
         # Not "from error": its text holds the value as it is.
-        raise SettingsError(f"{source}: {key or 'value'} = {_shown(key, first['input'])}: {reason}") from None
+        given = f"{key} = {_shown(key, first['input'])}: " if key else ""
+        raise SettingsError(f"{source}: {given}{reason}") from None
 
 
 def _shown(key: str, value: Any) -> str:
@@ -84,8 +106,10 @@ def _shown(key: str, value: Any) -> str:
     if SECRET_NAMES.search(key) or (isinstance(value, str) and holds_password(value)):
         return HIDDEN
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{name!r}: {_shown(f'{key}.{name}', inner)}" for name, inner in value.items()) + "}"
-    return redacted(repr(value))
+        text = "{" + ", ".join(f"{name!r}: {_shown(f'{key}.{name}', inner)}" for name, inner in value.items()) + "}"
+        return text if len(text) <= _LONGEST_SHOWN else "{...}"
+    text = redacted(repr(value))
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def form_overrides(values: Mapping[str, Any]) -> tuple[str, ...]:
@@ -98,13 +122,28 @@ def form_overrides(values: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _known_keys(location: tuple[int | str, ...]) -> str:
-    section: type[BaseModel] = RunSettings
+    section: Any = RunSettings
     for part in location:
-        annotation = section.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        # A number is a place in a list, whose kind of items stands inside its own.
+        inside = get_args(section) if isinstance(part, int) else (section.model_fields[part].annotation,)
+        section = next((kind for kind in inside if kind is not Ellipsis and kind is not type(None)), None)
+        if section is None or not (get_args(section) or issubclass(section, BaseModel)):
             return ""
-        section = annotation
-    return ", ".join(section.model_fields)
+    return ", ".join(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else ""
+
+
+def check_headline(settings: RunSettings) -> None:
+    """Refuse a headline that a model of this run will not be measured by, before hours are spent on it.
+
+    Raises:
+        SettingsError: it is neither ``bone`` nor a class or group of the scheme.
+    """
+    scheme, wanted = settings.scheme, settings.publish.headline
+    known = list(dict.fromkeys([*scheme.groups, *scheme.names[1:]]))
+    if plain(wanted) not in map(plain, known):
+        raise SettingsError(
+            f"settings: publish.headline = {wanted!r}: not in scheme {scheme.name}; known are {', '.join(known)}"
+        )
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

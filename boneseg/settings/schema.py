@@ -333,7 +333,10 @@ class RunSettings(Section):
     @classmethod
     def _by_name(cls, scheme: Any) -> Any:
         if isinstance(scheme, str) and scheme.lstrip().startswith("{"):
-            return json.loads(scheme)  # as a form carries it
+            try:
+                return json.loads(scheme)  # as a form carries it
+            except ValueError as error:
+                raise ValueError(f"not valid JSON ({error})") from None
         if isinstance(scheme, str):
             if scheme not in BUILT_IN:
                 raise ValueError(

@@ -53,7 +53,7 @@ def configure(
     Returns:
         The settings as JSON.
     """
-    from boneseg.settings.loading import form_overrides, load_settings
+    from boneseg.settings.loading import check_headline, form_overrides, load_settings
 
     typed = {
         "name": name,
@@ -75,4 +75,6 @@ def configure(
         "publish.min_gain": min_gain,
         "publish.tracking_uri": tracking_uri,
     }
-    return load_settings(overrides=(*form_overrides(typed), *overrides)).model_dump_json()
+    settings = load_settings(overrides=(*form_overrides(typed), *overrides))
+    check_headline(settings)
+    return settings.model_dump_json()

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from pydicom.uid import JPEGLSLossless, RLELossless
 
 from boneseg.dicom.ct import write_ct_series
-from boneseg.dicom.header import CT_CLASSES, CT_IMAGE
 from boneseg.dicom.segmentation import read_segmentation
 from boneseg.dicom.segmentation_write import write_segmentation
 from boneseg.dicom.series import read_series
+from boneseg.dicom.sop_classes import CT_CLASSES, CT_IMAGE
 from boneseg.errors import SeriesError
 from boneseg.geometry import Geometry
 from boneseg.ingest.local import local_series

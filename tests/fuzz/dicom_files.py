@@ -24,7 +24,7 @@ from pydicom.uid import (
 )
 
 from boneseg.dicom.ct import write_ct_series
-from boneseg.dicom.header import CT_CLASSES
+from boneseg.dicom.sop_classes import CT_CLASSES
 from boneseg.geometry import axial
 from tests.ct_files import body
 

@@ -157,3 +157,23 @@ def test_organs_of_totalsegmentator_are_no_bone(tmp_path: Path) -> None:
     mask(tmp_path / "all.nii.gz", label)
     (series,) = read_all(tmp_path, SKELETON)
     assert set(meanings(series)[truth() == 2]) == {frozenset({"hip left"})}
+
+
+@pytest.mark.parametrize("stranger", ["caseA", "anna"])
+def test_a_label_whose_own_image_is_missing_goes_to_no_other_case(tmp_path: Path, stranger: str) -> None:
+    """All lie on the same grid; that others are called as their images tells that this one is of another."""
+    folder = nnunet(tmp_path, {"background": 0, **NUMBERS})
+    ct(folder / "imagesTr" / f"{stranger}bel_0000.nii.gz", 7)
+    mask(folder / "labelsTr" / f"{stranger}.nii.gz", numbered({"sacrum": 3}))
+    rows, problems = local_series(folder)
+    assert {row.source for row in rows if row.label is None} == {f"imagesTr/{stranger}bel_0000.nii.gz"}
+    (problem,) = [problem for problem in problems if problem.fatal]
+    assert problem.source == f"labelsTr/{stranger}.nii.gz"
+    assert "is not called as it is" in problem.reason
+
+
+def test_where_no_label_is_called_as_an_image_the_grid_alone_decides(tmp_path: Path) -> None:
+    ct(tmp_path / "images" / "scan.nii.gz")
+    mask(tmp_path / "labels" / "drawn.nii.gz", (truth() > 0).astype(np.uint8))
+    (row,), problems = local_series(tmp_path)
+    assert row.label is not None, problems

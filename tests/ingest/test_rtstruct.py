@@ -8,15 +8,16 @@ import pytest
 from numpy.typing import NDArray
 
 from boneseg.dicom.ct import write_ct_series
+from boneseg.dicom.segmentation_write import write_segmentation
 from boneseg.geometry import Geometry
 from boneseg.ingest.label_file import local_file
 from boneseg.ingest.local import local_series
 from boneseg.ingest.read import LabelledSeries, read_labelled
-from boneseg.ingest.understood import understood
+from boneseg.ingest.understood import labels_of, understood
 from boneseg.nifti import write_volume
 from boneseg.scheme import BONE_SCHEME, BUILT_IN, LabelScheme
 from boneseg.settings.schema import PrepareSettings
-from tests.ct_files import place, seg_label
+from tests.ct_files import place
 from tests.dicom.contour_files import Points, contours_of, halfway, rtstruct, through_centres
 from tests.ingest.test_by_bone import BOXES, SHAPE, meanings, truth
 
@@ -152,8 +153,7 @@ def test_only_points_mark_nothing(tmp_path: Path) -> None:
 def test_what_a_scheme_understands_of_it(tmp_path: Path) -> None:
     files = ct(tmp_path)
     rtstruct(tmp_path / "rs.dcm", {**regions(), "PTV": contours_of(truth("sacrum") > 0, place(SHAPE))}, files)
-    rows, _ = local_series(tmp_path)
-    found = understood(list(rows), PELVIS)
+    found = understood(labels_of(tmp_path, PELVIS), PELVIS)
     assert found.whole == 1
     assert {"hip left", "spine"} <= found.classes.keys()
 
@@ -174,8 +174,10 @@ def test_on_a_volume_file_it_is_found_by_its_place(tmp_path: Path) -> None:
 
 
 def test_a_seg_and_an_rtstruct_with_the_same_bones_are_two_labels(tmp_path: Path) -> None:
+    """Which of them is right nobody says, so neither is used."""
     files = ct(tmp_path)
     rtstruct(tmp_path / "rs.dcm", regions(), files)
-    seg_label(tmp_path / "seg.dcm", place(SHAPE))
+    write_segmentation(tmp_path / "seg.dcm", truth(), place(SHAPE), files, scheme=PELVIS)
     (row,), problems = local_series(tmp_path, scheme=PELVIS)
-    assert row.label is None or problems
+    assert row.label is None
+    assert any("is there more than once; keep one label a series" in problem.reason for problem in problems), problems

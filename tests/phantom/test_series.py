@@ -6,9 +6,10 @@ import pydicom
 import pytest
 from scipy import ndimage
 
-from boneseg.dicom.header import CT_IMAGE, read_header
+from boneseg.dicom.header import read_header
 from boneseg.dicom.segmentation import read_segmentation
 from boneseg.dicom.series import read_series
+from boneseg.dicom.sop_classes import CT_IMAGE
 from boneseg.phantom.series import FIELD_OF_VIEW_MM, Phantom, make_phantom, write_phantom
 
 BONE = 2

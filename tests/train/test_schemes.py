@@ -162,4 +162,5 @@ def test_where_no_test_label_tells_of_all_bones_nothing_is_made_of_bone(
     assert measured.bone_dice is None
     assert workspace.store.read(workspace.store.key(measured.report_uri))
     published = publish(workspace, result.model_uri, measured.evaluation_uri, uri, quick)
-    assert "no" in published.reason
+    assert not published.promoted
+    assert "no test series gives it a bone Dice to judge it by" in published.reason
