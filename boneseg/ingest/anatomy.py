@@ -81,8 +81,8 @@ _BESIDE = _set(
 """Words that say which bone or which part, but do not name one."""
 SIDES = _set("left right l r")
 _SIDE_OF = {"lt": "left", "rt": "right"}
-_GENERIC = _set("label labels seg segs segment segmentation segmentations mask masks roi structure whole entire ct nii")
-_KNOWN = _BONES | _OTHERS | _DOUBTS | _IGNORED | _OUTLINES | _BESIDE | _GENERIC
+GENERIC = _set("label labels seg segs segment segmentation segmentations mask masks roi structure whole entire ct nii")
+_KNOWN = _BONES | _OTHERS | _DOUBTS | _IGNORED | _OUTLINES | _BESIDE | GENERIC
 _LEVEL = re.compile(r"(?<![A-Za-z0-9])[CTLS]\d{1,2}(?![A-Za-z0-9])", re.IGNORECASE)
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _NUMBER = re.compile(r"\d{1,2}")
@@ -147,7 +147,7 @@ def is_known(found: Iterable[str], more: Collection[str] = ()) -> bool:
 
 def structure(found: Iterable[str], more: Collection[str] = ()) -> frozenset[str]:
     """Return those of some words that say which structure it is."""
-    return frozenset(word for word in found if is_known([word], more) and word not in _GENERIC)
+    return frozenset(word for word in found if is_known([word], more) and word not in GENERIC)
 
 
 def names_bone(found: Collection[str], more: Collection[str] = ()) -> bool:
@@ -157,7 +157,7 @@ def names_bone(found: Collection[str], more: Collection[str] = ()) -> bool:
 
 def is_ignored(found: Iterable[str]) -> bool:
     """Say whether a name stands for voxels of which nobody says what they are, as nnU-Net's ``ignore``."""
-    told = {word for word in found if word not in _GENERIC}
+    told = {word for word in found if word not in GENERIC}
     return bool(told) and told <= _IGNORED
 
 
@@ -178,7 +178,7 @@ def meaning(found: Collection[str], more: Collection[str] = ()) -> Meaning:
         return Meaning.UNKNOWN
     if names_bone(found, more):
         return Meaning.BONE
-    told = [word for word in found if word not in _GENERIC]
+    told = [word for word in found if word not in GENERIC]
     # A level alone is a vertebra; beside other words it may as well number a patient.
     if told and all(_LEVEL.fullmatch(word) or word in _BESIDE for word in told) and len(told) == len(found):
         return Meaning.BONE if any(_LEVEL.fullmatch(word) for word in told) else Meaning.UNKNOWN
@@ -189,7 +189,7 @@ def meaning(found: Collection[str], more: Collection[str] = ()) -> Meaning:
 
 def shown(names: Iterable[Iterable[str]], more: Collection[str] = ()) -> str:
     """Return structures for a message, each once, a dozen at most."""
-    known = {" ".join(word for word in name if is_known([word], more) and word not in _GENERIC) for name in names}
+    known = {" ".join(word for word in name if is_known([word], more) and word not in GENERIC) for name in names}
     listed = sorted(known - {""})
     more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
     return ", ".join(listed[:_SHOWN]) + more

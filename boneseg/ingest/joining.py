@@ -66,8 +66,9 @@ class _Vocabulary:
 
     @staticmethod
     def of(scheme: LabelScheme) -> _Vocabulary:
-        calls = (call for item in scheme.classes if item.role == Role.BONE for call in (item.name, *item.calls))
-        return _Vocabulary(scheme, words_of(calls))
+        bones = [item for item in scheme.classes if item.role == Role.BONE]
+        calls = [call for item in bones for call in (item.name, *item.calls)]
+        return _Vocabulary(scheme, words_of([*calls, *(item.group for item in bones if item.group)]))
 
     def says(self, found: Sequence[str]) -> Meaning:
         exact = self.scheme.value_of("".join(found))

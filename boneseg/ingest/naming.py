@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from boneseg.ingest.anatomy import Meaning, is_ignored, is_level, meaning, names_bone, structure, words
+from boneseg.ingest.anatomy import GENERIC, Meaning, is_ignored, is_level, meaning, names_bone, structure, words
 from boneseg.scheme import LabelScheme
 from boneseg.scheme.labelling import ClassSet
 
@@ -43,8 +43,9 @@ _PIECES = {"ilium": "hip", "ischium": "hip", "pubis": "hip", "acetabulum": "hip"
 def classes_called(name: str, scheme: LabelScheme) -> ClassSet | None:
     """Return the classes that a name means.
 
-    ``femur_left`` is one class of scheme ``pelvis``, ``hip`` two, ``bone`` all bones, ``L5`` the spine; a bone that the
-    scheme does not have may be any class, for nobody knows what else of it was drawn; what is no bone is background.
+    ``femur_left`` is one class of scheme ``pelvis``, ``hip`` two, ``bone`` all bones, ``L5`` the spine; the name of a
+    group means its bones; a bone that the scheme does not have may be any class, for nobody knows what else of it was
+    drawn; what is no bone is background.
 
     Returns:
         Values of classes, rising; none where the name says nothing.
@@ -77,6 +78,8 @@ def _called(name: str, scheme: LabelScheme) -> tuple[ClassSet | None, bool]:
     exact = scheme.value_of("".join(found))
     if exact is not None:
         return (exact,), False
+    if group := _group_called(found, scheme):
+        return group, False
     everything = tuple(range(scheme.size))
     if is_ignored(found):
         return everything, False
@@ -91,6 +94,19 @@ def _called(name: str, scheme: LabelScheme) -> tuple[ClassSet | None, bool]:
         of_spine = (_matching(frozenset((word,)), scheme)[0] for word in _SPINE)
         known, is_part = next((match for match in of_spine if match), ()), True
     return (known, is_part) if known else (everything, False)
+
+
+def _group_called(found: Sequence[str], scheme: LabelScheme) -> ClassSet:
+    """Return the bones of the group that a name is of, of one side where it says one; none where it is of no group."""
+    own = [_SINGULAR.get(word, word) for word in found if word not in GENERIC]
+    sides = {word for word in own if word in ("left", "right")}
+    wanted = [word for word in own if word not in sides]
+    side = sides.pop() if len(sides) == 1 else None
+    for name, members in scheme.groups.items():
+        if name != "bone" and [_SINGULAR.get(word, word) for word in words(name)] == wanted:
+            bones = (value for value in members if value in scheme.bones)
+            return tuple(value for value in bones if side in (None, scheme.classes[value].side))
+    return ()
 
 
 def _without_level(own: frozenset[str]) -> frozenset[str]:

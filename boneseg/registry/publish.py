@@ -28,8 +28,10 @@ from boneseg.version import code_version
 log = logging.getLogger(__name__)
 
 DECIDED, REASON, EVALUATION_URI, EVALUATION_HASH = "decided", "reason", "evaluation_uri", "evaluation_hash"
-"""Tags of a version. ``decided`` is set last: a version without it was interrupted and is decided again."""
-PROMOTED = "promoted"
+"""Tags of a version. ``decided`` is set last: a version without it, or that is ``deciding``, was interrupted and is decided again."""
+PROMOTED, DECIDING = "promoted", "deciding"
+HEADLINE, MIN_GAIN = "headline", "min_gain"
+"""Tags of the rule that a version was decided by; versions of before that were decided by bone."""
 
 
 class PublishResult(Record):
@@ -70,7 +72,8 @@ def publish(
 ) -> PublishResult:
     """Register a model and make it champion if it is surely better than the present one on the same frozen test set.
 
-    Publishing the same model with the same evaluation again changes nothing; stopped at any point and started again it
+    Publishing the same model with the same evaluation again changes nothing, unless it is no champion and
+    ``publish.headline`` or ``publish.min_gain`` changed: then it is decided again. Stopped at any point and started again it
     ends as if it had not been stopped. The data's fingerprint is written down last, so that the next scheduled run
     knows what this one has used.
 
@@ -161,19 +164,23 @@ def _publish(
     """Register and decide; called again where somebody else published meanwhile."""
     store, name = workspace.store, settings.publish.model_name
     version = _registered(registry, name, given, workspace)
-    if DECIDED in version.tags:
+    champion = registry.at_alias(name, CHAMPION)
+    is_champion = champion is not None and champion.version == version.version
+    rule = {HEADLINE: headline, MIN_GAIN: f"{settings.publish.min_gain:g}"}
+    known = version.tags.get(DECIDED, DECIDING) != DECIDING
+    decided = known and (is_champion or _decided_by(version, rule) == rule)
+    if decided:
         decision = Decision(promoted=version.tags[DECIDED] == PROMOTED, reason=version.tags[REASON])
     else:
         decision = _decision(workspace, registry, version, given, settings, headline)
-    champion = registry.at_alias(name, CHAMPION)
-    to_promote = promote and (champion is None or champion.version != version.version)
+    to_promote = promote and not is_champion
     if to_promote:
         decision = by_hand(version.reference, decision)
-    if to_promote or DECIDED not in version.tags:
+    if to_promote or not decided:
         readme = model_card(given.card, given.evaluation, given.dataset, given.model_uri, name)
         store.write(store.key(given.model_uri) + CARD_README, readme.encode(), content_type="text/markdown")
         registry.confirm()
-        _conclude(registry, version, decision, readme)
+        _conclude(registry, version, decision, readme, rule)
     champion = registry.at_alias(name, CHAMPION)
     result = PublishResult(
         name=name,
@@ -322,9 +329,17 @@ def _evaluate(workspace: Workspace, model_uri: str, dataset_uri: str, like: Eval
     return evaluate(workspace, model_uri, dataset_uri, like.settings)
 
 
-def _conclude(registry: Registry, version: Version, decision: Decision, readme: str) -> None:
+def _decided_by(version: Version, rule: dict[str, str]) -> dict[str, str]:
+    """Return the rule that a version was decided by."""
+    return {HEADLINE: version.tags.get(HEADLINE, BONE_GROUP), MIN_GAIN: version.tags.get(MIN_GAIN, rule[MIN_GAIN])}
+
+
+def _conclude(registry: Registry, version: Version, decision: Decision, readme: str, rule: dict[str, str]) -> None:
+    if DECIDED in version.tags:  # by another rule
+        registry.tag(version, DECIDED, DECIDING)
     registry.describe(version, f"{decision.reason}\n\n{readme}")
-    registry.tag(version, REASON, decision.reason)
+    for name, value in {**rule, REASON: decision.reason}.items():
+        registry.tag(version, name, value)
     registry.set_alias(version, CHALLENGER)
     if decision.promoted:
         registry.set_alias(version, CHAMPION)

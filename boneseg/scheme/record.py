@@ -153,7 +153,9 @@ class LabelScheme(_Part):
     @property
     def reading(self) -> str:
         """Hash of all that decides how a file's values become classes: ``identity``, and names and values in files."""
-        return stable_hash([self.identity, [[item.calls, item.values] for item in self.classes]])
+        known = [self.identity, [[item.calls, item.values] for item in self.classes]]
+        # Names of groups were not read at first; what was made without any is as it would be made today.
+        return stable_hash([*known, "groups"] if len(self.groups) > 1 else known)
 
     @property
     def naming(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from boneseg.ingest.local import local_series
 from boneseg.ingest.naming import classes_called
 from boneseg.ingest.read import LabelledSeries, read_labelled
 from boneseg.nifti import write_volume
-from boneseg.scheme import BONE_SCHEME, BUILT_IN, LabelScheme
+from boneseg.scheme import BONE_SCHEME, BUILT_IN, LabelClass, LabelScheme, Role
 from boneseg.settings.schema import PrepareSettings
 from tests.ct_files import place
 
@@ -201,3 +201,29 @@ def test_the_default_scheme_takes_all_of_them_as_bone(case: Path) -> None:
 def test_a_name_means_the_classes_that_it_says(name: str, wanted: set[str] | None) -> None:
     found = classes_called(name, PELVIS)
     assert (None if found is None else {PELVIS.names[value] for value in found}) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("spine", {name for name in SKELETON.names if name.startswith("vertebrae")}),
+        ("Spine_mask", {name for name in SKELETON.names if name.startswith("vertebrae")}),
+        ("ribs", {name for name in SKELETON.names if name.startswith("rib ")}),
+        ("Shoulder girdle", {"scapula left", "scapula right", "clavicula left", "clavicula right"}),
+        ("shoulder-girdle R", {"scapula right", "clavicula right"}),
+        ("leftRibs", {name for name in SKELETON.names if name.startswith("rib left")}),
+    ],
+)
+def test_the_name_of_a_group_means_its_members(name: str, wanted: set[str]) -> None:
+    found = classes_called(name, SKELETON)
+    assert found is not None
+    assert {SKELETON.names[value] for value in found} == wanted
+
+
+def test_a_group_that_a_user_made_is_called_by_its_own_words() -> None:
+    arm = [("humerus left", "left"), ("humerus right", "right"), ("ulna left", "left"), ("ulna right", "right")]
+    bones = tuple(LabelClass(name=name, role=Role.BONE, group="upper limb", side=side) for name, side in arm)
+    scheme = LabelScheme(name="arms", classes=(LabelClass(name="air", role=Role.BACKGROUND), *bones))
+    assert classes_called("Upper-Limb", scheme) == (1, 2, 3, 4)
+    assert classes_called("UpperLimb_left", scheme) == (1, 3)
+    assert classes_called("lower limb", scheme) is None

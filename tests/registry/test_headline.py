@@ -73,3 +73,19 @@ def test_a_champion_that_does_not_tell_the_headline_gives_way_and_the_reason_say
     result = publish_one(workspace, dataset, 3, BAD, BONES, "femur left")
     assert result.promoted
     assert "does not tell femur left apart" in result.reason
+
+
+def test_a_challenger_is_decided_again_by_another_headline_or_gain(workspace: Workspace, dataset: str) -> None:
+    def decide(headline: str, gain: float = 0.0) -> PublishResult:
+        settings = RunSettings.model_validate({"publish": {"headline": headline, "min_gain": gain}})
+        return publish(workspace, *second, dataset, settings)
+
+    publish_one(workspace, dataset, 1, GOOD, BONES, "bone")
+    uri, model_hash = upload_a_model(workspace, 2)
+    second = (uri, write_an_evaluation(workspace, model_hash, GOOD, dict(BONES) | {"femur left": 0.05}))
+    by_bone, too_little, by_femur = decide("bone"), decide("femur left", 0.2), decide("femur left")
+    assert [item.promoted for item in (by_bone, too_little, by_femur)] == [False, False, True]
+    assert "its mean femur left Dice" in too_little.reason
+    assert {item.version for item in (by_bone, too_little, by_femur)} == {"2"}
+    assert by_femur.champion == "bone:2"
+    assert decide("bone").reason == by_femur.reason  # it is champion: nobody is there to compare it with
