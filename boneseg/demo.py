@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from boneseg.atomic_write import atomic_write_bytes
+from boneseg.errors import OneSeriesError
 from boneseg.local_dataset import bucket_of, make_dataset, store_here, upload
 from boneseg.progress import track
 from boneseg.settings.loading import check_headline, load_settings, work_folder
 from boneseg.settings.recipes import merged
-from boneseg.settings.schema import RunSettings, StoreSettings
+from boneseg.settings.schema import RunSettings, Split, StoreSettings
 from boneseg.stages import Stages
 from boneseg.storage.workspace import Workspace
 
@@ -72,9 +73,16 @@ def _phantoms(folder: Path) -> Path:
 def _run_stages(stages: Stages, say: Callable[[str], None]) -> None:
     from boneseg.evaluate.console import console_table
 
-    make_dataset(stages, say)
+    try:
+        prepared = make_dataset(stages, say)
+    except OneSeriesError:
+        say("there is one series only: it is trained on, and nothing is left to measure the network on")
+        prepared = make_dataset(Stages(stages.workspace, _untested(stages.settings)), say)
     trained = stages.train()
     say(f"train: run {trained.run}{' (reused)' if trained.reused else ''}, best epoch {trained.best_epoch}")
+    if not prepared.series[Split.TEST]:
+        say(_not_measured(trained.model_uri))
+        return
     evaluated = stages.evaluate()
     published = stages.publish()
     report = stages.workspace.folder / "report.html"
@@ -84,3 +92,15 @@ def _run_stages(stages: Stages, say: Callable[[str], None]) -> None:
     say(f"model   {trained.model_uri}")
     say(f"run     {stages.workspace.run_folder(trained.run)}")
     say(f"publish {published.name} version {published.version}: {published.reason}")
+
+
+def _untested(settings: RunSettings) -> RunSettings:
+    splits = settings.prepare.splits.model_copy(update={"test": 0.0})
+    return settings.model_copy(update={"prepare": settings.prepare.model_copy(update={"splits": splits})})
+
+
+def _not_measured(model_uri: str) -> str:
+    return (
+        f"\nmodel   {model_uri}\nIt is neither measured nor published, for no patient is in the test set: add series of "
+        "another patient and run the same command again."
+    )

@@ -44,6 +44,10 @@ class DataError(BonesegError):
     """The data as a whole cannot be used: empty, leaking between splits, nothing labelled."""
 
 
+class OneSeriesError(DataError):
+    """There is one usable series, which cannot be both trained and tested on."""
+
+
 class ModelError(BonesegError):
     """A network cannot be built or a checkpoint cannot be loaded."""
 

@@ -63,3 +63,16 @@ def test_stages_run_one_by_one_and_say_what_is_missing(tmp_path: Path) -> None:
         assert "Traceback" not in unknown.stderr
     finally:
         assert boneseg("store", "stop", home=tmp_path).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_one_series_alone_is_trained_on_and_not_measured(tmp_path: Path) -> None:
+    phantom = ("phantom", "--out", str(tmp_path / "p"), "--count", "1", "--slices", "8", "--size", "96")
+    assert boneseg(*phantom, home=tmp_path).returncode == 0
+    small = ("--set", "train.epochs=1", "--set", "train.steps_per_epoch=2", "--set", "train.crop=64")
+    result = boneseg("demo", "--data", str(tmp_path / "p"), *small, home=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "model   s3://" in result.stdout
+    assert "neither measured nor published" in result.stdout
+    assert "publish bone" not in result.stdout

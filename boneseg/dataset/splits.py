@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from boneseg.dataset.manifest import Dataset, ShardRecord
-from boneseg.errors import DataError, RecordError
+from boneseg.errors import DataError, OneSeriesError, RecordError
 from boneseg.settings.schema import Split, SplitSettings
 from boneseg.storage import layout
 from boneseg.storage.catalogue import ToldBy
@@ -107,7 +107,7 @@ def assign(records: Sequence[ShardRecord], frozen: Mapping[str, Split], settings
         if len(reasons) == len({record.shard for record in members}):
             absent.add(person)
     if len(people) < 2 and settings.test > 0 and new:
-        raise DataError(_one_patient(records))
+        raise (OneSeriesError if len(records) == 1 else DataError)(_one_patient(records))
     new.sort(key=lambda person: combine(sorted(record.pixel_hash for record in people[person])))
     decided |= _fill(new, Counter(split for person, split in decided.items() if person not in absent), settings)
     if not any(split == Split.TRAIN for person, split in decided.items() if person not in absent):
