@@ -101,6 +101,6 @@ def _untested(settings: RunSettings) -> RunSettings:
 
 def _not_measured(model_uri: str) -> str:
     return (
-        f"\nmodel   {model_uri}\nIt is neither measured nor published, for no patient is in the test set: add series of "
-        "another patient and run the same command again."
+        f"\nmodel   {model_uri}\nIt is neither measured nor published, for no patient is in the test set: add series "
+        "of another patient and run the same command again."
     )

@@ -23,8 +23,8 @@ from boneseg.stages import Latest
 from boneseg.storage.catalogue import Catalogue
 from boneseg.storage.records import Record
 from boneseg.storage.workspace import Workspace
-from boneseg.train.checkpoint import StateKeeper
 from boneseg.train.runs import RunRecord, TrainResult
+from boneseg.train.training_state import StateKeeper
 from boneseg.tune.tune import TuneResult, sweep_name
 
 FIRST = Path(__file__).parent / "golden" / "first"

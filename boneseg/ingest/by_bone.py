@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from boneseg.errors import LabelError
 from boneseg.geometry import Geometry, to_axial
-from boneseg.ingest.classes import OTHERS, covered_slices, mapped, values_present
 from boneseg.ingest.label_file import Fetch, Label, read_layers
-from boneseg.ingest.naming import classes_called, classes_covered, classes_of_values
-from boneseg.ingest.regions import Wanted
+from boneseg.ingest.names_to_classes import classes_called, classes_covered, classes_of_values
+from boneseg.ingest.rtstruct_regions import Wanted
+from boneseg.ingest.values_to_classes import OTHERS, covered_slices, mapped, values_present
 from boneseg.scheme import Labelling, LabelScheme
 from boneseg.scheme.labelling import ClassSet, take
 from boneseg.storage.catalogue import LabelPart, LabelRow

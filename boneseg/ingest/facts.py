@@ -24,7 +24,7 @@ from boneseg.ingest.anatomy import best_name
 from boneseg.ingest.formats import UNKNOWN, ZEROS, foreign_format
 from boneseg.ingest.label_names import read_names
 from boneseg.ingest.object_facts import Kind, ObjectFacts, Plane
-from boneseg.ingest.regions import region_names
+from boneseg.ingest.rtstruct_regions import region_names
 from boneseg.ingest.slicer_label import what_is_drawn as what_segments_draw
 from boneseg.ingest.volume_files import VolumeFile, open_volume, volume_kind
 from boneseg.ingest.volumes import Survey, slice_print

@@ -19,7 +19,7 @@ from boneseg.geometry import Geometry, to_axial
 from boneseg.ingest.anatomy import best_name
 from boneseg.ingest.pictures import read_label_pictures
 from boneseg.ingest.places import crop_of
-from boneseg.ingest.regions import Wanted, read_regions
+from boneseg.ingest.rtstruct_regions import Wanted, read_regions
 from boneseg.ingest.slicer_label import read_segments
 from boneseg.ingest.volume_files import VolumeFile, open_volume
 from boneseg.ingest.volumes import read_label

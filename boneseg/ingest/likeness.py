@@ -13,9 +13,9 @@ from boneseg.dicom.series import read_series
 from boneseg.errors import LabelError, SeriesError
 from boneseg.geometry import to_axial
 from boneseg.ingest.checks import MISPLACED
-from boneseg.ingest.classes import covered_slices, to_classes
 from boneseg.ingest.label_file import Fetch, Label, read_layers
 from boneseg.ingest.object_facts import ObjectFacts
+from boneseg.ingest.values_to_classes import covered_slices, to_classes
 from boneseg.scheme.roles import BONE
 from boneseg.storage.catalogue import LabelRow, SeriesRow
 from boneseg.storage.faults import ObjectMissingError

@@ -15,7 +15,11 @@ from boneseg.geometry import Geometry, Reorientation, to_axial
 from boneseg.ingest.anatomy import is_ignored, words
 from boneseg.ingest.by_bone import read_by_bone
 from boneseg.ingest.checks import check_hu, check_label, check_values
-from boneseg.ingest.classes import (
+from boneseg.ingest.label_file import Fetch, Label, named, read_layers
+from boneseg.ingest.outline import patient_outline
+from boneseg.ingest.pictures import read_hu_pictures
+from boneseg.ingest.rtstruct_regions import is_bone_or_outline
+from boneseg.ingest.values_to_classes import (
     class_table,
     covered_slices,
     describe_names,
@@ -25,10 +29,6 @@ from boneseg.ingest.classes import (
     to_classes,
     values_present,
 )
-from boneseg.ingest.label_file import Fetch, Label, named, read_layers
-from boneseg.ingest.outline import patient_outline
-from boneseg.ingest.pictures import read_hu_pictures
-from boneseg.ingest.regions import is_bone_or_outline
 from boneseg.ingest.volumes import read_hu
 from boneseg.nifti_header import shear_degrees
 from boneseg.scheme import BONE_SCHEME, Labelling, LabelScheme

@@ -10,11 +10,11 @@ from pathlib import Path
 from boneseg.errors import LabelError, SeriesError
 from boneseg.geometry import to_axial
 from boneseg.ingest.by_bone import encloses
-from boneseg.ingest.classes import covered_slices
 from boneseg.ingest.label_file import local_file, read_layers
 from boneseg.ingest.local import local_series
-from boneseg.ingest.naming import classes_called, classes_of_values
+from boneseg.ingest.names_to_classes import classes_called, classes_of_values
 from boneseg.ingest.read import read_image
+from boneseg.ingest.values_to_classes import covered_slices
 from boneseg.scheme import LabelScheme
 from boneseg.scheme.labelling import ClassSet
 from boneseg.settings.schema import PrepareSettings

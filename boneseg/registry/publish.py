@@ -13,9 +13,9 @@ from boneseg.errors import ModelError, RecordError, StoreError
 from boneseg.evaluate.records import BONE_GROUP, EvaluationResult, evaluation_identity, load_evaluation
 from boneseg.identity import flattened
 from boneseg.models.card import CARD_FILE, ModelCard
-from boneseg.registry.card import CARD_README, model_card
 from boneseg.registry.champion import Decision, Score, by_hand, decide
 from boneseg.registry.client import CHALLENGER, CHAMPION, MetricPoint, Registry, Version
+from boneseg.registry.model_readme import CARD_README, model_card
 from boneseg.registry.open import change_registry, read_registry
 from boneseg.scheme.record import plain
 from boneseg.settings.schema import RunSettings, Split
@@ -28,7 +28,8 @@ from boneseg.version import code_version
 log = logging.getLogger(__name__)
 
 DECIDED, REASON, EVALUATION_URI, EVALUATION_HASH = "decided", "reason", "evaluation_uri", "evaluation_hash"
-"""Tags of a version. ``decided`` is set last: a version without it, or that is ``deciding``, was interrupted and is decided again."""
+"""Tags of a version. ``decided`` is set last: a version without it, or that is ``deciding``, was interrupted and is
+decided again."""
 PROMOTED, DECIDING = "promoted", "deciding"
 HEADLINE, MIN_GAIN = "headline", "min_gain"
 """Tags of the rule that a version was decided by; versions of before that were decided by bone."""
@@ -73,9 +74,9 @@ def publish(
     """Register a model and make it champion if it is surely better than the present one on the same frozen test set.
 
     Publishing the same model with the same evaluation again changes nothing, unless it is no champion and
-    ``publish.headline`` or ``publish.min_gain`` changed: then it is decided again. Stopped at any point and started again it
-    ends as if it had not been stopped. The data's fingerprint is written down last, so that the next scheduled run
-    knows what this one has used.
+    ``publish.headline`` or ``publish.min_gain`` changed: then it is decided again. Stopped at any point and started
+    again it ends as if it had not been stopped. The data's fingerprint is written down last, so that the next
+    scheduled run knows what this one has used.
 
     Args:
         workspace: bucket and local folder.

@@ -31,11 +31,11 @@ from boneseg.scheme import Labelling
 from boneseg.scheme.labelling import THREE_CLASSES
 from boneseg.settings.schema import Loss, ModelSettings, PreprocessSettings, TrainSettings
 from boneseg.storage.workspace import Workspace
-from boneseg.train.checkpoint import StateKeeper, TrainingState
 from boneseg.train.losses import loss_of
 from boneseg.train.process_group import ProcessGroup
 from boneseg.train.step_check import Chosen, fastest_correct
 from boneseg.train.step_check_worker import Step
+from boneseg.train.training_state import StateKeeper, TrainingState
 
 log = logging.getLogger(__name__)
 

@@ -21,10 +21,10 @@ from ray.util.queue import Queue
 
 from boneseg.errors import BonesegError, ModelError
 from boneseg.models.card import EpochRecord
-from boneseg.train.checkpoint import StateKeeper, TrainingState
 from boneseg.train.loop import Report, Task, fit
 from boneseg.train.process_group import ProcessGroup
 from boneseg.train.rendezvous import OneInterface
+from boneseg.train.training_state import StateKeeper, TrainingState
 
 RESTARTS = 3
 """How often lost workers are replaced; each time training continues after the last epoch saved."""

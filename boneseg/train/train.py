@@ -14,10 +14,10 @@ from boneseg.models.weights import pretrained
 from boneseg.settings.schema import ModelSettings, RunSettings, Split, TrainSettings
 from boneseg.storage import layout
 from boneseg.storage.workspace import Workspace
-from boneseg.train.checkpoint import StateKeeper, TrainingState
 from boneseg.train.loop import Report, Task, fit
 from boneseg.train.process_group import ProcessGroup
 from boneseg.train.runs import RESULT_FILE, RunRecord, TrainResult, alone, check_name, claim, find_result
+from boneseg.train.training_state import StateKeeper, TrainingState
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from boneseg.settings.schema import RunSettings
 from boneseg.storage import layout
 from boneseg.storage.records import Record
 from boneseg.storage.workspace import Workspace
-from boneseg.train.checkpoint import StateKeeper
 from boneseg.train.runs import RunRecord
+from boneseg.train.training_state import StateKeeper
 from boneseg.tune.ray import BONE_DICE, EPOCH, METRIC, Outcome, Sweep, run_trials, trial_settings
 from boneseg.tune.space import apply_best, overrides
 

@@ -19,7 +19,7 @@ from boneseg.evaluate.plots_slices import figure_examples, in_view, panels
 from boneseg.evaluate.records import EvaluationResult, SplitSummary
 from boneseg.inference import Labels
 from boneseg.phantom.series import write_phantom
-from boneseg.registry.card import model_card as registry_card
+from boneseg.registry.model_readme import model_card as registry_card
 from boneseg.scheme import BONE_SCHEME, BUILT_IN, Labelling, LabelScheme
 from boneseg.settings.schema import EvaluateSettings, PrepareSettings
 from tests.evaluate.given import model_card

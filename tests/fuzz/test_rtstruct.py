@@ -16,7 +16,7 @@ from boneseg.dicom.contours import read_structures
 from boneseg.errors import LabelError
 from boneseg.geometry import axial
 from boneseg.ingest.facts import Kind, inspect
-from boneseg.ingest.regions import read_regions
+from boneseg.ingest.rtstruct_regions import read_regions
 from boneseg.storage.catalogue import FileKind, ObjectRef
 from tests.dicom.contour_files import contours_of, rtstruct
 from tests.dicom.test_contours import blobs

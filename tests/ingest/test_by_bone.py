@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from boneseg.dicom.segmentation_write import write_segmentation
 from boneseg.errors import LabelError
 from boneseg.ingest.local import local_series
-from boneseg.ingest.naming import classes_called
+from boneseg.ingest.names_to_classes import classes_called
 from boneseg.ingest.read import LabelledSeries, read_labelled
 from boneseg.nifti import write_volume
 from boneseg.scheme import BONE_SCHEME, BUILT_IN, LabelClass, LabelScheme, Role

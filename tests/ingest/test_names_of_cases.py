@@ -9,7 +9,7 @@ import pytest
 from boneseg.errors import LabelError
 from boneseg.ingest.anatomy import best_name
 from boneseg.ingest.local import local_series
-from boneseg.ingest.naming import classes_called, classes_covered
+from boneseg.ingest.names_to_classes import classes_called, classes_covered
 from boneseg.nifti import write_volume
 from boneseg.scheme import BUILT_IN
 from tests.ct_files import place

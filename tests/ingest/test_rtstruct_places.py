@@ -16,7 +16,7 @@ from boneseg.ingest.label_file import local_file
 from boneseg.ingest.local import local_series
 from boneseg.ingest.pull import pull
 from boneseg.ingest.read import read_labelled
-from boneseg.ingest.regions import region_names
+from boneseg.ingest.rtstruct_regions import region_names
 from boneseg.nifti import write_volume
 from boneseg.scheme import BONE_SCHEME, LabelScheme
 from boneseg.settings.schema import PrepareSettings, PullSettings, StoreSettings

@@ -15,7 +15,7 @@ from boneseg.models.card import EpochRecord
 from boneseg.storage import layout
 from boneseg.storage.client import ObjectStore
 from boneseg.storage.workspace import Workspace
-from boneseg.train.checkpoint import Progress, StateKeeper, TrainingState
+from boneseg.train.training_state import Progress, StateKeeper, TrainingState
 
 
 def keeper(workspace: Workspace, machine: str = "here", identity: str = "x") -> StateKeeper:

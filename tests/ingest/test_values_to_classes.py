@@ -3,7 +3,7 @@ import pytest
 
 from boneseg.errors import LabelError
 from boneseg.geometry import Geometry, axial, to_axial
-from boneseg.ingest.classes import covered_slices, to_classes
+from boneseg.ingest.values_to_classes import covered_slices, to_classes
 
 SERIES = axial((10, 8, 6), (3.0, 0.9, 0.8))
 
