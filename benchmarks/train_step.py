@@ -98,9 +98,10 @@ def time_epochs(model: ModelSettings, settings: TrainSettings, steps: int, epoch
 
 
 def time_epochs_in_ray(model: ModelSettings, settings: TrainSettings, steps: int, epochs: int) -> list[float]:
-    from boneseg.train.ray_cluster import cluster
+    from boneseg.ray_cluster.connect import cluster
+    from boneseg.ray_cluster.environment import before_ray
 
-    # isort: split
+    before_ray()
     import ray.train
     import ray.train.torch
 

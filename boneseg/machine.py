@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,3 +94,11 @@ def _text(path: Path) -> str:
         return path.read_text(errors="replace")
     except OSError:
         return ""
+
+
+def death_by(number: int) -> str:
+    """Return the words for a process that a signal ended, such as ``died by signal SIGSEGV (11)``."""
+    try:
+        return f"died by signal {signal.Signals(number).name} ({number})"
+    except ValueError:
+        return f"died by signal {number}"

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from boneseg.ray_cluster.environment import before_ray
 from boneseg.storage.workspace import Workspace
 
 # Seconds for each network; tests of the check itself set it otherwise.
 os.environ.setdefault("BONESEG_STEP_CHECK", "0")
+before_ray()  # some tests import Ray themselves
 
 
 @pytest.fixture(scope="session")

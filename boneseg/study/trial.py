@@ -12,10 +12,11 @@ from boneseg.evaluate.evaluate import evaluate
 from boneseg.evaluate.records import EvaluationResult, load_evaluation
 from boneseg.models.card import EpochRecord, ModelCard
 from boneseg.models.checkpoint import fetch_model, read_card
+from boneseg.ray_cluster.environment import before_ray
+from boneseg.ray_cluster.outcome import EPOCH, JOB_STATE, METRIC, Outcome
 from boneseg.storage.workspace import Workspace
 from boneseg.study.plan import Plan, Trial
 from boneseg.train.train import train_run
-from boneseg.tune.ray import EPOCH, JOB_STATE, METRIC, Outcome, run_jobs
 
 MODEL, EVALUATION = "model_uri", "evaluation_uri"
 
@@ -56,6 +57,9 @@ def run_plan(plan: Plan, shared: Shared, name: str, parallel: int) -> list[Finis
     """Run all trials as one experiment in Ray Tune, and read back what they made, in the order of the plan."""
     trials = {trial.key: trial for trial in plan.trials}
     job = partial(run_trial, trials=trials, shared=shared)
+    before_ray()
+    from boneseg.ray_cluster.jobs import run_jobs
+
     outcomes = run_jobs(name, shared.workspace, tuple(trials), job, parallel)
     return [_result(trial, outcomes[key], shared.workspace) for key, trial in trials.items()]
 

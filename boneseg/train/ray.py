@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-from boneseg.train.ray_cluster import (  # sets what Ray reads when it is imported
-    cluster,
-    storage_path,
-    workers_resources,
-)
-
-# isort: split
 import logging
 import threading
 from functools import partial
@@ -21,6 +14,8 @@ from ray.util.queue import Queue
 
 from boneseg.errors import BonesegError, ModelError
 from boneseg.models.card import EpochRecord
+from boneseg.ray_cluster.connect import cluster
+from boneseg.ray_cluster.resources import storage_path, workers_resources
 from boneseg.train.loop import Report, Task, fit
 from boneseg.train.process_group import ProcessGroup
 from boneseg.train.rendezvous import OneInterface

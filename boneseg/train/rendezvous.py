@@ -5,9 +5,6 @@ Left to itself torch listens on every interface of the machine, for whoever is o
 
 from __future__ import annotations
 
-from boneseg.train import ray_cluster  # noqa: F401, sets what Ray reads when it is imported
-
-# isort: split
 import fcntl
 import os
 import socket

@@ -23,7 +23,7 @@ import torch
 from boneseg.atomic_write import atomic_write_bytes
 from boneseg.errors import ModelError, RecordError
 from boneseg.identity import stable_hash
-from boneseg.machine import cpu_features, cpu_name
+from boneseg.machine import cpu_features, cpu_name, death_by
 from boneseg.models.precision import Precision
 from boneseg.storage.records import Record
 from boneseg.train.step_check_worker import SOUND, Step
@@ -146,14 +146,6 @@ def try_step(step: Step) -> str | None:
         log.debug("one training step could not be tried: %s", done.stderr.decode(errors="replace"))
         return None  # what Python raises there, the training itself raises better
     return "" if said == SOUND else said
-
-
-def death_by(number: int) -> str:
-    """Return the words for a process that a signal ended, such as ``died by signal SIGSEGV (11)``."""
-    try:
-        return f"died by signal {signal.Signals(number).name} ({number})"
-    except ValueError:
-        return f"died by signal {number}"
 
 
 @contextmanager

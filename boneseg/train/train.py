@@ -11,6 +11,7 @@ from boneseg.models.build import build_model, check_batch_of_one, check_model
 from boneseg.models.card import EpochRecord
 from boneseg.models.checkpoint import find_local, is_stored, save_model, stored_files, upload_model
 from boneseg.models.weights import pretrained
+from boneseg.ray_cluster.environment import before_ray
 from boneseg.settings.schema import ModelSettings, RunSettings, Split, TrainSettings
 from boneseg.storage import layout
 from boneseg.storage.workspace import Workspace
@@ -87,6 +88,7 @@ def train_run(
     claim(workspace, name, record)
     with alone(workspace.run_folder(name), name):
         if settings.backend == "ray" or (settings.backend == "auto" and settings.workers > 1):
+            before_ray()
             from boneseg.train.ray import fit_with_ray
 
             state = fit_with_ray(task, report or log_epoch)

@@ -9,6 +9,8 @@ from boneseg.dataset.manifest import Dataset
 from boneseg.dataset.shards import load_dataset
 from boneseg.errors import ModelError, RecordError
 from boneseg.identity import stable_hash
+from boneseg.ray_cluster.environment import before_ray
+from boneseg.ray_cluster.outcome import BONE_DICE, EPOCH, METRIC, Outcome
 from boneseg.safe_csv import csv_text
 from boneseg.settings import identities
 from boneseg.settings.schema import RunSettings
@@ -17,8 +19,8 @@ from boneseg.storage.records import Record
 from boneseg.storage.workspace import Workspace
 from boneseg.train.runs import RunRecord
 from boneseg.train.training_state import StateKeeper
-from boneseg.tune.ray import BONE_DICE, EPOCH, METRIC, Outcome, Sweep, run_trials, trial_settings
 from boneseg.tune.space import apply_best, overrides
+from boneseg.tune.sweep import Sweep, trial_settings
 
 __all__ = ["TrialRow", "TuneResult", "apply_best", "tune"]
 
@@ -86,6 +88,9 @@ def tune(workspace: Workspace, dataset_uri: str, settings: RunSettings) -> TuneR
             if kept.name == name:
                 log.info("sweep %s is finished; its table is used again", name)
                 return kept.model_copy(update={"reused": True})
+    before_ray()
+    from boneseg.tune.ray import run_trials
+
     outcomes = run_trials(Sweep(name, workspace, dataset, settings))
     rows = sorted((_row(dataset, settings, outcome) for outcome in outcomes), key=_rank)
     if not rows or rows[0].best_mean_iou is None:

@@ -1,6 +1,6 @@
 """Ends the processes of a local Ray cluster when the one that started it is gone, however it went.
 
-``python boneseg/train/ray_watchdog.py MARK PID FOLDER`` with the starter's end of a pipe as standard input: a line
+``python boneseg/ray_cluster/watchdog.py MARK PID FOLDER`` with the starter's end of a pipe as standard input: a line
 says that all is well and ends the watch; the end of the pipe without one says that the starter died. Then Ray's folder
 goes too. It imports nothing of boneseg.
 """

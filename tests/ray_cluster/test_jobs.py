@@ -6,8 +6,9 @@ import signal
 import pytest
 
 from boneseg.errors import DataError
+from boneseg.ray_cluster.jobs import run_jobs
+from boneseg.ray_cluster.outcome import JOB_STATE, Say
 from boneseg.storage.workspace import Workspace
-from boneseg.tune.ray import JOB_STATE, Say, run_jobs
 
 
 def job(name: str, say: Say, slower: int) -> None:

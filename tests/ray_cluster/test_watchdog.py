@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from boneseg.train import ray_watchdog
+from boneseg.ray_cluster import watchdog
 from boneseg.train.rendezvous import interface_of, listen
 
 
@@ -19,9 +19,9 @@ def test_a_cluster_ends_with_its_starter_unless_that_says_farewell(
     folder = tmp_path / "ray"
     (folder / "session" / "logs").mkdir(parents=True)
     mark = f"test-{last_word.hex()}-{os.getpid()}"
-    member = subprocess.Popen(["sleep", "100"], env={**os.environ, ray_watchdog.VARIABLE: mark})
+    member = subprocess.Popen(["sleep", "100"], env={**os.environ, watchdog.VARIABLE: mark})
     stranger = subprocess.Popen(["sleep", "100"])
-    command = [sys.executable, "-I", ray_watchdog.__file__, mark, str(os.getpid()), str(folder)]
+    command = [sys.executable, "-I", watchdog.__file__, mark, str(os.getpid()), str(folder)]
     watcher = subprocess.Popen(command, stdin=subprocess.PIPE)
     try:
         watcher.communicate(last_word, timeout=60)
@@ -41,8 +41,8 @@ def test_a_process_that_hides_its_environment_is_known_by_its_log(tmp_path: Path
     with (logs / "agent.log").open("w") as log:
         member = subprocess.Popen(["sleep", "100"], stdout=log)
     try:
-        assert member.pid in ray_watchdog.members("no such mark", starter=4321)
-        assert member.pid not in ray_watchdog.members("no such mark", starter=321)
+        assert member.pid in watchdog.members("no such mark", starter=4321)
+        assert member.pid not in watchdog.members("no such mark", starter=321)
     finally:
         member.kill()
         member.wait()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from boneseg.identity import stable_hash
-from boneseg.train.step_check import death_by
+from boneseg.machine import death_by
 
 FAULTS = "faults"
 """Folder of notes, below the work folder."""

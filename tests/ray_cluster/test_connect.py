@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from boneseg.train.ray_cluster import LONGEST_PARENT, PREFIX
+from boneseg.ray_cluster.connect import LONGEST_PARENT, PREFIX
 from tests.storage.test_other_users import as_another_user
 
 PROGRAM = """
 import sys, time
-from boneseg.train.ray_cluster import cluster
+from boneseg.ray_cluster.connect import cluster
+from boneseg.ray_cluster.environment import before_ray
+before_ray()
 import ray
 with cluster():
     @ray.remote

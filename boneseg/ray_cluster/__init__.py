@@ -1,0 +1,1 @@
+"""What training, sweeps and preparing share about Ray: a cluster, its resources, and lists of jobs on it."""
