@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -87,7 +87,8 @@ class SliceDataset(TorchDataset[tuple[Plane, Mask]]):
         counts = np.array([len(record.class_counts) for record in self.records])
         self.shard_of = np.repeat(np.arange(len(counts)), counts)
         self.slice_of = np.concatenate([np.arange(count) for count in counts])
-        self.bone_pixels = np.concatenate([self._bone_pixels(record) for record in self.records])
+        self.bone_pixels = self._pixels(self.labelling.bony)
+        self.told_pixels = self._pixels(np.array(self.labelling.scheme.bones))
 
     def __len__(self) -> int:
         return len(self.shard_of)
@@ -127,9 +128,10 @@ class SliceDataset(TorchDataset[tuple[Plane, Mask]]):
         own = Labelling(self.labelling.scheme, record.sets)
         return None if own.sets == self.labelling.sets[: len(own.sets)] else own.table_to(self.labelling)
 
-    def _bone_pixels(self, record: ShardRecord) -> NDArray[np.int64]:
-        counts = np.array(record.counts_in(self.labelling), dtype=np.int64)
-        return np.asarray(counts[:, self.labelling.bony].sum(axis=1))
+    def _pixels(self, values: NDArray[Any]) -> NDArray[np.int64]:
+        """Return how many pixels of every slice have one of some values."""
+        counts = [np.array(record.counts_in(self.labelling), dtype=np.int64) for record in self.records]
+        return np.concatenate([each[:, values].sum(axis=1) for each in counts])
 
     def _open_shard(self, number: int) -> Shard:
         return open_shard(self._workspace, self.records[number])
@@ -155,6 +157,7 @@ class TrainingBatches:
         self.world = world
         self._is_bone = np.isin(np.arange(slices.labelling.size), slices.labelling.bony)
         self._bony = np.flatnonzero(slices.bone_pixels)
+        self._told = np.flatnonzero(slices.told_pixels)
         self._local = threading.local()
 
     @property
@@ -202,14 +205,19 @@ class TrainingBatches:
         """Choose a slice for each crop of an epoch.
 
         ``bone_share`` of the crops show slices with bone, the others any slice; each of the two kinds is gone through
-        from end to end, in random order, before a slice comes again.
+        from end to end, in random order, before a slice comes again. Where bones are told apart in too few of the
+        slices with bone, ``told_share`` of those crops show them first: what the others hold cannot be placed before
+        the network knows bone from bone.
         """
         rng = np.random.default_rng((self.settings.seed, epoch))
         total = self.steps * self.settings.batch_size * self.world
         bone = round(total * self.settings.bone_share) if len(self._bony) else 0
-        chosen = np.concatenate(
-            [_repeat_shuffled(self._bony, bone, rng), _repeat_shuffled(np.arange(len(self.slices)), total - bone, rng)]
-        )
+        told = 0
+        if 0 < len(self._told) < self.settings.told_share * len(self._bony):
+            told = round(bone * self.settings.told_share)
+        parts = [(self._told, told), (np.setdiff1d(self._bony, self._told) if told else self._bony, bone - told)]
+        parts.append((np.arange(len(self.slices)), total - bone))
+        chosen = np.concatenate([_repeat_shuffled(slices, count, rng) for slices, count in parts])
         order = rng.permutation(total)
         return chosen[order], order < bone
 

@@ -34,6 +34,7 @@ TRAIN = Fields(
         "precision",
         "seed",
     ),
+    later={"told_share": 0.8},  # without labels that say only "bone" it changes nothing
     how=("backend", "device", "loader_threads", "weights_mirror"),
 )
 """What decides the outcome of a training run; a run may go on with other values of ``how``."""

@@ -225,6 +225,9 @@ class TrainSettings(Section):
     """ct = differences between scanners, in HU; basic = a few changes of pictures; paper = the paper's many."""
     bone_share: Annotated[float, Field(ge=0, le=1)] = 0.75
     """Share of training crops that are centred near bone."""
+    told_share: Annotated[float, Field(ge=0, le=1)] = 0.8
+    """Of the crops near bone, the share at least that shows slices whose bones are told apart, where others are
+    labelled only as ``bone``; 0 = each slice as often as any other."""
     workers: Annotated[int, Field(ge=1)] = 1
     """Processes that train together (DDP), one GPU each where there are GPUs."""
     backend: Literal["auto", "local", "ray"] = "auto"

@@ -12,6 +12,8 @@ from boneseg.dataset.slices import Planes, SliceDataset, TrainingBatches, Valida
 from boneseg.errors import DataError
 from boneseg.geometry import axial
 from boneseg.hu import normalise
+from boneseg.scheme import BUILT_IN, Labelling
+from boneseg.scheme.labelling import THREE_CLASSES
 from boneseg.settings.schema import PreprocessSettings, TrainSettings
 from boneseg.storage.catalogue import FileKind, GeometryRecord, SeriesRow
 from boneseg.storage.workspace import Workspace
@@ -20,12 +22,19 @@ WINDOW = PreprocessSettings(spacing_mm=None)
 PLAIN = TrainSettings(crop=64, batch_size=4, augmentation="none", loader_threads=0)
 
 
-def shard(workspace: Workspace, name: str, shape: tuple[int, int, int], bone_slices: int) -> ShardRecord:
+def shard(
+    workspace: Workspace,
+    name: str,
+    shape: tuple[int, int, int],
+    bone_slices: int,
+    value: int = 2,
+    labelling: Labelling = THREE_CLASSES,
+) -> ShardRecord:
     """Save a shard with bone in the last ``bone_slices`` slices; HU tell slice, row and column."""
     hu = np.random.default_rng(len(name)).integers(-400, 1200, shape).astype(np.int16)
     label = np.ones(shape, dtype=np.uint8)
     if bone_slices:
-        label[-bone_slices:, 5:15, 5:15] = 2
+        label[-bone_slices:, 5:15, 5:15] = value
     geometry = axial(shape, (3.0, 1.0, 1.0))
     row = SeriesRow(
         series=name,
@@ -39,7 +48,7 @@ def shard(workspace: Workspace, name: str, shape: tuple[int, int, int], bone_sli
         hu_range=(0, 1),
         label=None,
     )
-    return save_shard(workspace, name, row, hu, label, geometry)
+    return save_shard(workspace, name, row, hu, label, geometry, labelling=labelling)
 
 
 @pytest.fixture
@@ -164,6 +173,20 @@ def test_the_share_of_crops_near_bone_is_kept(slices: SliceDataset, share: float
     assert share <= with_bone <= share + (1 - share) * 0.34
     if share == 1.0:
         assert with_bone == 1.0
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.8, 0.8), (0.0, 0.25), (0.2, 0.25)])
+def test_slices_whose_bones_are_told_apart_come_first(workspace: Workspace, share: float, told: float) -> None:
+    """Three of four series say only that it is one of two hips."""
+    pelvis = BUILT_IN["pelvis"]
+    labelling = Labelling(pelvis, ((2, 3),))
+    values = {"a": 2, "bb": pelvis.size, "ccc": pelvis.size, "dddd": pelvis.size}
+    records = [shard(workspace, name, (4, 40, 50), 2, value, labelling) for name, value in values.items()]
+    slices = SliceDataset(workspace, records, WINDOW, labelling)
+    settings = PLAIN.model_copy(update={"bone_share": 1.0, "told_share": share, "steps_per_epoch": 20, "crop": 32})
+    labels = torch.cat([batch.label for batch in TrainingBatches(slices, settings).epoch(1)])
+    assert int((labels == 2).flatten(1).any(1).sum()) == told * len(labels)
+    assert bool(((labels == 2) | (labels == pelvis.size)).flatten(1).any(1).all())
 
 
 class Spy(SliceDataset):
