@@ -31,7 +31,7 @@ from boneseg.models.build import build_model
 from boneseg.models.precision import choose_precision
 from boneseg.phantom.series import make_phantom
 from boneseg.settings.schema import ModelSettings, PreprocessSettings, TrainSettings
-from boneseg.train.loop import training_step
+from boneseg.train.epoch import training_step
 
 NAMES = ("basic", "ct", "paper")
 TARGETS = {"paper": 33}

@@ -20,7 +20,7 @@ from boneseg.dataset.slices import Batch, TrainingBatches
 from boneseg.models.build import build_model
 from boneseg.models.precision import Precision, choose_precision
 from boneseg.settings.schema import Loss, ModelSettings, TrainSettings
-from boneseg.train.loop import train_epoch, training_step
+from boneseg.train.epoch import train_epoch, training_step
 from boneseg.train.losses import loss_of
 from boneseg.train.process_group import ProcessGroup
 

@@ -16,9 +16,10 @@ from boneseg.errors import BonesegError, ModelError
 from boneseg.models.card import EpochRecord
 from boneseg.ray_cluster.connect import cluster
 from boneseg.ray_cluster.resources import storage_path, workers_resources
-from boneseg.train.loop import Report, Task, fit
+from boneseg.train.loop import fit
 from boneseg.train.process_group import ProcessGroup
 from boneseg.train.rendezvous import OneInterface
+from boneseg.train.task import Report, Task
 from boneseg.train.training_state import StateKeeper, TrainingState
 
 RESTARTS = 3

@@ -15,9 +15,10 @@ from boneseg.ray_cluster.environment import before_ray
 from boneseg.settings.schema import ModelSettings, RunSettings, Split, TrainSettings
 from boneseg.storage import layout
 from boneseg.storage.workspace import Workspace
-from boneseg.train.loop import Report, Task, fit
+from boneseg.train.loop import fit
 from boneseg.train.process_group import ProcessGroup
 from boneseg.train.runs import RESULT_FILE, RunRecord, TrainResult, alone, check_name, claim, find_result
+from boneseg.train.task import Report, Task
 from boneseg.train.training_state import StateKeeper, TrainingState
 
 log = logging.getLogger(__name__)

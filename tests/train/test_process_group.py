@@ -16,7 +16,8 @@ from boneseg.models.build import BUILDERS, build_model
 from boneseg.models.precision import choose_precision
 from boneseg.models.probe import fault_of
 from boneseg.settings.schema import ModelSettings, TrainSettings
-from boneseg.train.loop import build_optimizer, training_step
+from boneseg.train.epoch import training_step
+from boneseg.train.optimisation import build_optimizer
 from boneseg.train.process_group import ProcessGroup
 
 Pair = tuple[str, str]

@@ -20,7 +20,8 @@ from boneseg.models.precision import choose_precision
 from boneseg.settings.loading import parse_settings
 from boneseg.settings.schema import PreprocessSettings, RunSettings, Split, TrainSettings
 from boneseg.storage.workspace import Workspace
-from boneseg.train.loop import build_optimizer, learning_rate, precise_batch_norm
+from boneseg.train.epoch import precise_batch_norm
+from boneseg.train.optimisation import build_optimizer, learning_rate
 from boneseg.train.train import train, train_run
 from tests.train.data import make_patient, put_dataset
 
