@@ -92,7 +92,9 @@ def write_masks(
 def _write_names(out: Path, scheme: LabelScheme) -> tuple[Path, ...]:
     """Say what the values of the NIfTI mask mean: as JSON, and as a colour table that 3D Slicer opens."""
     values = [
-        {"value": value, "name": item.name, "colour": item.colour, "code": item.code.value if item.code else None}
+        {"value": value}
+        | item.model_dump(mode="json", include={"name", "role", "group", "side", "partner", "colour"})
+        | {"code": item.code.value if item.code else None, "meaning": item.code.meaning if item.code else None}
         for value, item in enumerate(scheme.classes)
     ]
     names, table = out / NAMES_FILE, out / COLOURS_FILE

@@ -1,5 +1,6 @@
 """Series of any volume format get their masks, and 3D Slicer's segmentation says what its values mean."""
 
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -116,6 +117,16 @@ def test_nothing_is_left_of_a_segmentation_that_cannot_be_written(
     with pytest.raises(SeriesError, match="cannot be written"):
         write_slicer_segmentation(tmp_path / "mask.seg.nrrd", corner_mask(), axial((10, 14, 18), (3, 1, 1)), BONE)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_names_beside_a_mask_say_all_that_the_scheme_does(tmp_path: Path) -> None:
+    scheme = PELVIS
+    write_masks(tmp_path, corner_mask(), axial((10, 14, 18), (3, 1, 1)), scheme=scheme)
+    rows = json.loads((tmp_path / "mask.json").read_text())["classes"]
+    assert [(row["value"], row["name"]) for row in rows] == list(enumerate(scheme.names))
+    femur, other = rows[4], rows[5]
+    assert (femur["side"], femur["partner"], femur["role"]) == ("left", other["name"], "bone")
+    assert (femur["code"], femur["meaning"]) == ("71341001", "Femur")
 
 
 def test_masks_of_an_earlier_run_in_other_formats_go(tmp_path: Path) -> None:
