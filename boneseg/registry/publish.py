@@ -248,7 +248,9 @@ def _registered(registry: Registry, name: str, given: _Given, workspace: Workspa
     card, evaluation, dataset = given.card, given.evaluation, given.dataset
     for version in registry.versions(name):
         same_model = version.source.rstrip("/") == given.model_uri.rstrip("/")
-        if same_model and version.tags.get(EVALUATION_HASH) in given.names:
+        if same_model and (
+            version.tags.get(EVALUATION_HASH) in given.names or _measured_alike(workspace, version, evaluation)
+        ):
             return version
     lineage = {
         "model_hash": card.model_hash,
@@ -267,6 +269,18 @@ def _registered(registry: Registry, name: str, given: _Given, workspace: Workspa
         card.run, _params(card), _metrics(card, evaluation), lineage, workspace.store.uri("mlflow")
     )
     return registry.create_version(name, given.model_uri, run_id, lineage)
+
+
+def _measured_alike(workspace: Workspace, version: Version, evaluation: EvaluationResult) -> bool:
+    """Say whether a version was measured on this test set with these settings, by whatever version of boneseg."""
+    if version.tags.get("test_hash") != evaluation.test_hash:
+        return False
+    try:
+        earlier = load_evaluation(workspace, version.tags.get(EVALUATION_URI, ""))
+    except (RecordError, StoreError):
+        return False
+    named = evaluation_identity(evaluation.model_hash, evaluation.test_hash, earlier.settings)
+    return named == evaluation.evaluation_hash
 
 
 def _decision(

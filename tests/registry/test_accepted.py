@@ -71,6 +71,8 @@ def test_what_an_earlier_version_published_is_not_published_twice(
     monkeypatch.setattr("boneseg.evaluate.evaluate.evaluate", anew)
     again = publish(workspace, uri, old, dataset, SETTINGS)
     assert (again.version, again.reason) == (first.version, first.reason)
+    measured_anew = publish(workspace, uri, write_an_evaluation(workspace, model_hash, GOOD), dataset, SETTINGS)
+    assert (measured_anew.version, measured_anew.reason) == (first.version, first.reason)
     second = publish_a_model(workspace, 2, BETTER, dataset)
     assert second.promoted
     assert asked == [uri, uri], "the champion is measured as the new model was"
