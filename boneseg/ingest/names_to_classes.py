@@ -98,14 +98,16 @@ def _called(name: str, scheme: LabelScheme) -> tuple[ClassSet | None, bool]:
 
 def _group_called(found: Sequence[str], scheme: LabelScheme) -> ClassSet:
     """Return the bones of the group that a name is of, of one side where it says one; none where it is of no group."""
-    own = [_SINGULAR.get(word, word) for word in found if word not in GENERIC]
+    own = sorted(_SINGULAR.get(word, word) for word in found if word not in GENERIC)
     sides = {word for word in own if word in ("left", "right")}
-    wanted = [word for word in own if word not in sides]
-    side = sides.pop() if len(sides) == 1 else None
+    unsided = [word for word in own if word not in sides]
     for name, members in scheme.groups.items():
-        if name != "bone" and [_SINGULAR.get(word, word) for word in words(name)] == wanted:
-            bones = (value for value in members if value in scheme.bones)
-            return tuple(value for value in bones if side in (None, scheme.classes[value].side))
+        called = sorted(_SINGULAR.get(word, word) for word in words(name))
+        if name == "bone" or called not in (own, unsided):
+            continue
+        side = sides.pop() if called != own and len(sides) == 1 else None
+        bones = (value for value in members if value in scheme.bones)
+        return tuple(value for value in bones if side in (None, scheme.classes[value].side))
     return ()
 
 

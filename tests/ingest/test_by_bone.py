@@ -227,3 +227,7 @@ def test_a_group_that_a_user_made_is_called_by_its_own_words() -> None:
     assert classes_called("Upper-Limb", scheme) == (1, 2, 3, 4)
     assert classes_called("UpperLimb_left", scheme) == (1, 3)
     assert classes_called("lower limb", scheme) is None
+    sided = tuple(item.model_copy(update={"group": f"{item.side} arm"}) for item in bones)
+    scheme = LabelScheme(name="sides", classes=(LabelClass(name="air", role=Role.BACKGROUND), *sided))
+    assert classes_called("arm", scheme) is None
+    assert classes_called("arm_right", scheme) == classes_called("RightArm", scheme) == (2, 4)
