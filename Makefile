@@ -10,7 +10,7 @@ demo: setup  ## Run the main job on synthetic CT series
 	$(BIN)/boneseg demo $(ARGS)
 
 test: setup  ## Run the tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 check: lint types imports  ## Everything that reads code without running it
 

@@ -16,15 +16,23 @@ from pathlib import Path
 
 import torch
 
-from boneseg.dataset.slices import Batch, TrainingBatches
+from boneseg.dataset.slices import Batch, SliceDataset, TrainingBatches
 from boneseg.models.build import build_model
 from boneseg.models.precision import Precision, choose_precision
+from boneseg.scheme import Labelling
 from boneseg.settings.schema import Loss, ModelSettings, TrainSettings
 from boneseg.train.epoch import train_epoch, training_step
 from boneseg.train.losses import loss_of
 from boneseg.train.process_group import ProcessGroup
 
 LOSS = Loss.CROSS_ENTROPY_DICE
+
+
+class _NoSlices(SliceDataset):
+    """What the loop asks of slices beside their batches."""
+
+    def __init__(self) -> None:
+        self.labelling = Labelling()
 
 
 class OneBatch(TrainingBatches):
@@ -34,15 +42,16 @@ class OneBatch(TrainingBatches):
         self.settings = settings
         self._steps = steps
         self._batch = random_batch(settings)
+        self.slices = _NoSlices()
 
     @property
     def steps(self) -> int:
         """Batches an epoch."""
         return self._steps
 
-    def epoch(self, number: int) -> Iterator[Batch]:
+    def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch."""
-        return (self._batch for _ in range(self._steps))
+        return (self._batch for _ in range(first, self._steps))
 
 
 def random_batch(settings: TrainSettings) -> Batch:

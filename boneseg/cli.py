@@ -9,15 +9,18 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from boneseg import __version__
 from boneseg.cli_errors import print_traceback, sentence_of, usage_of
 from boneseg.cli_options import with_settings
+from boneseg.cli_ray import here_only, jobs, note_ray, on_cluster, with_ray
 from boneseg.cli_schemes import schemes
 from boneseg.cli_store import store
+from boneseg.cli_study import study
+from boneseg.cli_sweep import sweep_report
 from boneseg.redaction import RedactingFormatter, redacted
 
 if TYPE_CHECKING:
@@ -37,8 +40,10 @@ _opened: list[Workspace] = []
 )
 @click.version_option(__version__)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error and more of the log.")
-def cli(debug: bool) -> None:
+@with_ray
+def cli(debug: bool, ray: str | None, detach: bool) -> None:
     """Turn a bucket of CT series into a published bone segmentation model."""
+    note_ray(ray, detach)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(RedactingFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
@@ -56,8 +61,11 @@ def demo(data: Path | None, keep: bool, config: Path | None, overrides: tuple[st
     run_demo(data, keep, config, overrides, click.echo)
 
 
+cli.add_command(jobs)
 cli.add_command(schemes)
 cli.add_command(store)
+cli.add_command(study)
+cli.add_command(sweep_report)
 
 
 @cli.command(epilog="Example: boneseg upload series/")
@@ -76,6 +84,7 @@ def upload(folder: Path, config: Path | None, overrides: tuple[str, ...]) -> Non
 
 @cli.command(epilog="Example: boneseg pull --set store.bucket=pelvis")
 @with_settings
+@on_cluster
 def pull(config: Path | None, overrides: tuple[str, ...]) -> None:
     """Find out what the bucket holds and write a catalogue of its series."""
     stages = _stages(config, overrides)
@@ -92,6 +101,7 @@ def pull(config: Path | None, overrides: tuple[str, ...]) -> None:
 @cli.command(epilog="Example: boneseg prepare --set prepare.splits.test=0.3")
 @click.option("--catalogue", help="URI of a catalogue; none = of the last pull.")
 @with_settings
+@on_cluster
 def prepare(catalogue: str | None, config: Path | None, overrides: tuple[str, ...]) -> None:
     """Read, check and split the series and write them as shards."""
     stages = _stages(config, overrides)
@@ -102,32 +112,57 @@ def prepare(catalogue: str | None, config: Path | None, overrides: tuple[str, ..
     click.echo(f"dataset {result.dataset_uri}")
 
 
-@cli.command(epilog="Example: boneseg tune --set tune.trials=8")
+@cli.command(epilog="Example: boneseg tune --space space.yaml --set tune.trials=24, or boneseg tune --resume")
 @click.option("--dataset", help="URI of a dataset; none = the last one prepared.")
+@click.option("--space", type=click.Path(path_type=Path), help="YAML file of what to choose from: see docs/sweeps.md.")
+@click.option(
+    "--resume",
+    is_flag=False,
+    flag_value="",
+    metavar="[NAME]",
+    help="Go on with a sweep of this bucket as it was started; without a name with the unfinished one.",
+)
 @with_settings
-def tune(dataset: str | None, config: Path | None, overrides: tuple[str, ...]) -> None:
+@on_cluster
+def tune(
+    dataset: str | None, space: Path | None, resume: str | None, config: Path | None, overrides: tuple[str, ...]
+) -> None:
     """Search for the best architecture, encoder and training settings with Ray Tune."""
-    result = _stages(config, overrides).tune(dataset)
-    for row in result.rows:
-        score = f"{row.best_mean_iou:.2%}" if row.best_mean_iou is not None else f"failed: {row.error}"
-        click.echo(
-            f"{row.architecture:<14}{row.encoder:<20}{row.loss:<20}{row.learning_rate:<10.2g}"
-            f"{row.epochs:>3} epochs  validation mean IoU {score}"
-        )
-    click.echo(f"table {result.table_uri}\ntrain with the best settings: boneseg train --tuned")
+    from boneseg.tune.console import table_lines
+    from boneseg.tune.space_file import with_space
+
+    if resume is not None and (space is not None or dataset is not None):
+        raise click.UsageError("--resume takes the space and the dataset that the sweep was started with")
+    if resume is None:
+        settings = with_space(_settings(config, overrides), space)
+        stages = _open_stages(settings)
+    else:
+        stages = _stages(config, overrides)
+    result = stages.tune(dataset, resume)
+    for line in table_lines(result.rows):
+        click.echo(line)
+    if result.ended:
+        click.echo(f"{result.ended}; with a larger one it goes on")
+    click.echo(f"sweep {result.name}\ntable {result.table_uri}\nreport {stages.sweep_report().report_uri}")
+    click.echo("train with the best settings: boneseg train --tuned; measure the best: boneseg sweep-report --best 3")
 
 
 @cli.command(epilog="Example: boneseg train --set train.epochs=30 --set model.encoder=resnet34")
 @click.option("--dataset", help="URI of a dataset; none = the last one prepared.")
 @click.option("--tuned", is_flag=True, help="Apply the best settings of the last sweep.")
 @with_settings
+@on_cluster
 def train(dataset: str | None, tuned: bool, config: Path | None, overrides: tuple[str, ...]) -> None:
     """Train a network and keep the epoch with the best validation mean IoU."""
-    result = _stages(config, overrides).train(dataset, tuned)
+    stages = _stages(config, overrides)
+    result = stages.train(dataset, tuned)
     click.echo(
         f"run {result.run}{' (already finished, reused)' if result.reused else ''}: best epoch {result.best_epoch}, "
         f"validation mean IoU {result.best_mean_iou:.2%}\nmodel {result.model_uri}"
     )
+    if stages.settings.train.keep_final:
+        more = 2 * stages.settings.train.epochs
+        click.echo(f"more epochs: the same command with --set name={result.run} --set train.epochs={more}")
 
 
 @cli.command(
@@ -136,23 +171,33 @@ def train(dataset: str | None, tuned: bool, config: Path | None, overrides: tupl
 @click.option("--model", help="Folder, s3:// URI or registry reference such as bone@champion; none = the last trained.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of labelled series; none = the test split.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("evaluation"), help="Folder for --data's report.")
+@click.option("--ensemble", multiple=True, metavar="MODEL", help="Repeat: models measured together, beside --model.")
 @with_settings
-def evaluate(model: str | None, data: Path | None, out: Path, config: Path | None, overrides: tuple[str, ...]) -> None:
+@on_cluster
+def evaluate(
+    model: str | None,
+    data: Path | None,
+    out: Path,
+    ensemble: tuple[str, ...],
+    config: Path | None,
+    overrides: tuple[str, ...],
+) -> None:
     """Measure a model: class-wise tables, surface distances, plots, report."""
     from boneseg.evaluate.console import console_table
     from boneseg.evaluate.evaluate import evaluate_folder
     from boneseg.models.checkpoint import upload_model
     from boneseg.settings.loading import work_folder
 
-    stages = None
+    stages, model = None, model or (ensemble[0] if ensemble else None)
     if data is not None:
         settings = _settings(config, overrides)
-        folder = _model_folder(model, settings)
-        result = evaluate_folder(folder, data, out, settings.evaluate, settings.prepare, work_folder())
+        folder, *members = (_model_folder(name, settings) for name in (model, *ensemble))
+        result = evaluate_folder(folder, data, out, settings.evaluate, settings.prepare, work_folder(), members)
     else:
         stages = _stages(config, overrides)
-        uri = upload_model(stages.workspace, _model_folder(model, stages.settings)) if model else None
-        result = stages.evaluate(uri)
+        given = (name for name in (model, *ensemble) if name)
+        uris = [upload_model(stages.workspace, _model_folder(name, stages.settings)) for name in given]
+        result = stages.evaluate(uris[0] if uris else None, ensemble=uris[1:])
     _show_problems(result.problems, stages)
     click.echo(console_table(result))
     click.echo(f"report {result.report_uri}")
@@ -161,6 +206,7 @@ def evaluate(model: str | None, data: Path | None, out: Path, config: Path | Non
 @cli.command(epilog="Example: boneseg publish --set publish.model_name=bone")
 @click.option("--promote", is_flag=True, help="Make it champion by your own decision, whatever was measured.")
 @with_settings
+@on_cluster
 def publish(promote: bool, config: Path | None, overrides: tuple[str, ...]) -> None:
     """Register the last model; promote it if it surely beats the champion on the same test set."""
     result = _stages(config, overrides).publish(promote)
@@ -209,37 +255,6 @@ def phantom(out: Path, count: int, seed: int, slices: int, size: int) -> None:
 
     for number in range(seed, seed + count):
         click.echo(write_phantom(out / f"phantom-{number:04d}", number, slices=slices, size=size))
-
-
-@cli.group(epilog="Example: boneseg study paper --data series/")
-def study() -> None:
-    """Train and compare many networks on one folder of CT series."""
-
-
-@study.command("paper", epilog="Example: boneseg study paper --data series/ --epochs 2 --steps 30 --size 128")
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of CT series with labels.")
-@click.option("--networks", help="As architecture/encoder, with commas between; none = the paper's seven.")
-@click.option("--epochs", type=click.IntRange(1), help="Of every network; none = as in the paper, 10 and 30.")
-@click.option("--steps", type=click.IntRange(1), help="An epoch; none = as in the paper, 512.")
-@click.option("--size", type=click.IntRange(32, 4096), help="Rows and columns of an image; none = 512.")
-@click.option("--recipe", type=click.Choice(["paper", "paper-tf-keras", "boneseg"]), help="None = paper.")
-@click.option(
-    "--weights",
-    type=click.Choice(["imagenet", "none"]),
-    help="What encoders such as VGG16 and ResNet50 start from; none given = model.weights, else imagenet.",
-)
-@click.option("--out", type=click.Path(path_type=Path), default=Path("study"), show_default=True)
-@click.option("--parallel", type=click.IntRange(1), default=1, show_default=True, help="Networks at the same time.")
-@click.option("--note", default="", help="What the report says of the data: how many are real, who drew the labels.")
-@with_settings
-def study_paper(config: Path | None, overrides: tuple[str, ...], networks: str | None, **given: Any) -> None:
-    """Do the paper's study on CT series: its networks, tables and figures, ours beside the printed values."""
-    from boneseg.study.plan import Budget
-    from boneseg.study.study import Options, run_study
-
-    names = tuple(name.strip() for name in (networks or "").split(",") if name.strip())
-    budget = Budget(given.pop("epochs"), given.pop("steps"), given.pop("size"))
-    run_study(Options(networks=names, budget=budget, config=config, overrides=overrides, **given), click.echo)
 
 
 @cli.command(epilog="Example: boneseg models, or boneseg models --architecture fpn --timm 'convnext*'")
@@ -302,26 +317,32 @@ def pipeline_compile(out: Path) -> None:
         click.echo(path)
 
 
-@pipeline.command("run", epilog="Example: boneseg pipeline run --set train.epochs=3")
+@pipeline.command("run", epilog="Example: boneseg pipeline run --set train.epochs=3, or boneseg pipeline run sweep")
+@click.argument("name", type=click.Choice(["training", "retraining", "sweep"]), default="training")
 @with_settings
-def pipeline_run(config: Path | None, overrides: tuple[str, ...]) -> None:
-    """Run the training pipeline on this machine with kfp.local, every step a process of its own."""
-    from pipelines.local import run_training
+def pipeline_run(name: str, config: Path | None, overrides: tuple[str, ...]) -> None:
+    """Run a pipeline (NAME, else training) on this machine with kfp.local, every step a process of its own."""
+    from pipelines.local import run_pipeline
 
-    click.echo(run_training(_stages(config, overrides).settings))
+    click.echo(run_pipeline(name, _stages(config, overrides).settings))
 
 
 def _settings(config: Path | None, overrides: Sequence[str]) -> RunSettings:
     from boneseg.settings.loading import load_settings
 
-    return load_settings(config, tuple(overrides))
+    settings = load_settings(config, tuple(overrides))
+    here_only(settings)  # a stage that is sent as a job does not come here
+    return settings
 
 
 def _stages(config: Path | None, overrides: Sequence[str]) -> Stages:
+    return _open_stages(_settings(config, overrides))
+
+
+def _open_stages(settings: RunSettings) -> Stages:
     from boneseg.stages import Stages
     from boneseg.storage.open import open_workspace
 
-    settings = _settings(config, overrides)
     stages = Stages(open_workspace(settings), settings)
     _opened.append(stages.workspace)
     return stages

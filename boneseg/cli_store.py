@@ -12,17 +12,18 @@ from boneseg.cli_options import with_settings
 
 @click.group(epilog="Example: boneseg store start")
 def store() -> None:
-    """Start, stop or look at the embedded object store (SeaweedFS on 127.0.0.1); remove a record."""
+    """Start, stop or look at the embedded object store (SeaweedFS, on 127.0.0.1 as a rule); remove a record."""
 
 
-@store.command("start", epilog="Example: boneseg store start")
-def store_start() -> None:
+@store.command("start", epilog="Example: boneseg store start, or boneseg store start --listen 10.0.0.5")
+@click.option("--listen", metavar="ADDRESS", help="Of this machine, for the nodes of a Ray cluster; none = 127.0.0.1.")
+def store_start(listen: str | None) -> None:
     """Start the embedded store; nothing happens if it runs already."""
     from boneseg.settings.loading import work_folder
     from boneseg.settings.schema import StoreSettings
     from boneseg.storage import embedded
 
-    status = embedded.start(work_folder())
+    status = embedded.start(work_folder(), listen)
     embedded.open_store(StoreSettings(), work_folder()).ensure_bucket()
     click.echo(f"store at {status.endpoint} (PID {status.pid}), data in {status.folder}")
 

@@ -24,11 +24,13 @@ class Fields:
         first: dotted paths of the first version's fields.
         later: dotted path -> the value that does not count. Never change it, even if the setting's default changes.
         how: fields that say how something is computed, not what comes out; they never count.
+        same: dotted path -> values that count as another one: a later default of ``first`` as the default before it.
     """
 
     first: tuple[str, ...]
     later: Mapping[str, Any] = field(default_factory=dict)
     how: tuple[str, ...] = ()
+    same: Mapping[str, Mapping[Any, Any]] = field(default_factory=dict)
 
     def select(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return what counts of some values (as ``model_dump(mode="json")`` gives them), nested as they are.
@@ -37,7 +39,8 @@ class Fields:
         """
         chosen: dict[str, Any] = {}
         for path in self.first:
-            _put(chosen, path, _get(values, path))
+            value = _get(values, path)
+            _put(chosen, path, self.same[path].get(value, value) if path in self.same else value)
         for path, neutral in self.later.items():
             try:
                 value = _get(values, path)

@@ -76,15 +76,71 @@ def predict_both(
 
 
 @torch.inference_mode()
+def predict_ensemble(
+    members: Sequence[tuple[nn.Module, PreprocessSettings]],
+    hu: NDArray[np.int16],
+    geometry: Geometry,
+    batch_size: int = 4,
+    device: str = "cpu",
+    slices: Sequence[int] | None = None,
+) -> NDArray[np.uint8]:
+    """Label every voxel of a volume by the mean of several networks' class probabilities.
+
+    Every network sees the slices as its own card says; its scores are brought to the series' own grid, become
+    probabilities there (softmax), and the class of the highest mean is taken. A few slices at a time, so that two
+    arrays of (slices at a time, classes, rows, columns) are all that it needs beside the networks.
+
+    Args:
+        members: networks of the same classes, each with the preprocessing of its card.
+        hu: (slice, row, column) in axial order, HU.
+        geometry: of ``hu``.
+        batch_size: slices at a time.
+        device: ``cpu``, ``cuda`` or ``auto``.
+        slices: which to label; none = all.
+
+    Returns:
+        Class of each voxel, the shape of ``hu``, or of those slices.
+    """
+    precision = choose_precision(device)
+    placed = [(precision.place(network).eval(), preprocess) for network, preprocess in members]
+    wanted = range(len(hu)) if slices is None else slices
+    parts = []
+    for first in range(0, len(wanted), batch_size):
+        batch = wanted[first : first + batch_size]
+        total: Tensor | None = None
+        for network, preprocess in placed:
+            image = torch.from_numpy(images_of(hu, batch, geometry.spacing, preprocess))
+            found = _probabilities(network, image, hu.shape[1:], precision)
+            total = found if total is None else total.add_(found)
+        if total is None:
+            raise ValueError("an ensemble needs a network")
+        parts.append(_classes(total))
+    return np.concatenate(parts)
+
+
+def _probabilities(network: nn.Module, image: Tensor, size: tuple[int, ...], precision: Precision) -> Tensor:
+    """Return class probabilities (N, classes, rows, columns) on the pixels of ``size``."""
+    with precision.autocast():
+        scores: Tensor = network(precision.image(image))
+    # In double precision two scores that differ stay different: a network alone labels as it does by itself.
+    return _at(scores, size).double().softmax(dim=1)
+
+
+@torch.inference_mode()
 def _label(network: nn.Module, image: Tensor, size: tuple[int, ...], precision: Precision) -> Labels:
     """Label images (N, channels, h, w) on the pixels of ``size``: scores are resized, never labels."""
     with precision.autocast():
         placed = precision.image(image)
         scores, own = network.both_sizes(placed) if isinstance(network, AnySize) else (network(placed),) * 2
     output = _classes(own) if tuple(own.shape[-2:]) != size else None
-    if tuple(scores.shape[-2:]) != size:
-        scores = torch.from_numpy(from_network(scores.float().cpu().numpy(), (size[0], size[1])))
-    return Labels(_classes(scores), output)
+    return Labels(_classes(_at(scores, size)), output)
+
+
+def _at(scores: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Bring scores (N, classes, h, w) to the pixels of ``size``."""
+    if tuple(scores.shape[-2:]) == size:
+        return scores
+    return torch.from_numpy(from_network(scores.float().cpu().numpy(), (size[0], size[1])))
 
 
 def _classes(scores: Tensor) -> NDArray[np.uint8]:

@@ -7,6 +7,8 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+LOCAL_PROCESSES = "LOCAL_WORLD_SIZE"
+"""Environment variable by which Ray Train and torchrun say how many workers of a process group share this machine."""
 _V2, _V1 = "sys/fs/cgroup", ("sys/fs/cgroup/cpu", "sys/fs/cgroup/cpu,cpuacct", "sys/fs/cgroup/cpuacct,cpu")
 
 
@@ -20,6 +22,34 @@ def cpus(root: Path = Path("/")) -> int:
         root: where ``proc`` and ``sys`` are.
     """
     return max(1, int(min(_pinned(root), *_quotas(root))))
+
+
+def cpu_share(root: Path = Path("/")) -> int:
+    """Return how many CPUs are this process's own where several workers of one training share the machine, at least 1.
+
+    Args:
+        root: where ``proc`` and ``sys`` are.
+    """
+    return max(1, cpus(root) // local_processes())
+
+
+def local_processes() -> int:
+    """Return how many workers of this process's group are on this machine; 1 for a process alone."""
+    given = os.environ.get(LOCAL_PROCESSES, "")
+    return max(1, int(given)) if given.isascii() and given.isdigit() else 1
+
+
+def resident_bytes(root: Path = Path("/")) -> int | None:
+    """Return the bytes of memory that this process occupies; none where the system does not say.
+
+    What the system can take back at any moment, the pages of mapped files, is left out.
+    """
+    kilobytes = [
+        int(line.split()[1])
+        for line in _text(root / "proc/self/status").splitlines()
+        if line.startswith(("RssAnon:", "RssShmem:"))
+    ]
+    return 1024 * sum(kilobytes) if kilobytes else None
 
 
 def cpu_name(root: Path = Path("/")) -> str:

@@ -1,4 +1,4 @@
-"""Grey pictures as PNG: the only place that imports Pillow."""
+"""Pictures as PNG: the only place that imports Pillow."""
 
 from __future__ import annotations
 
@@ -57,5 +57,10 @@ def _grey(values: NDArray[Any], path: Path) -> NDArray[Any]:
 
 
 def write_png(path: Path, values: Grey) -> None:
-    """Write a grey picture of 8 or 16 bits."""
+    """Write a grey picture (row, column) of 8 or 16 bits, or one in colours (row, column, 3) of 8 bits."""
     Image.fromarray(values).save(path, format="PNG")
+
+
+def size_of_png(data: bytes) -> tuple[int, int]:
+    """Return columns and rows of a PNG file, as its header says."""
+    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from boneseg.evaluate.records import EvaluationResult
     from boneseg.ingest.pull import PullResult
     from boneseg.registry.publish import PublishResult
+    from boneseg.sweep_report.sweep_report import SweepReport
     from boneseg.train.runs import TrainResult
     from boneseg.tune.tune import TuneResult
 
@@ -31,6 +33,8 @@ class Latest(Record):
     dataset_uri: str | None = None
     best: str | None = None
     """Overrides found by the last sweep, as JSON."""
+    sweep: str | None = None
+    """Name of the last sweep."""
     model_uri: str | None = None
     evaluation_uri: str | None = None
 
@@ -86,16 +90,32 @@ class Stages:
         self._remember(dataset_uri=result.dataset_uri)
         return result
 
-    def tune(self, dataset_uri: str | None = None) -> TuneResult:
-        """Search for the best settings on a dataset; none = on the last one prepared."""
+    def tune(self, dataset_uri: str | None = None, resume: str | None = None) -> TuneResult:
+        """Search for the best settings on a dataset; none = on the last one prepared.
+
+        ``resume`` goes on with a sweep that was started before, by its name; empty = with the unfinished one.
+        """
+        from boneseg.tune.resume import to_resume
         from boneseg.tune.tune import tune
 
-        result = tune(self.workspace, self._dataset(dataset_uri), self.settings)
-        self._remember(best=json.dumps(result.best))
+        settings = self.settings
+        if resume is not None:
+            dataset_uri, settings = to_resume(self.workspace, resume, settings)
+        result = tune(self.workspace, self._dataset(dataset_uri), settings)
+        self._remember(best=json.dumps(result.best), sweep=result.name)
         return result
+
+    def sweep_report(self, name: str | None = None, best: int = 0, out: Path | None = None) -> SweepReport:
+        """Write the report of a sweep; none = of the last one. ``best``: how many to measure, alone and together."""
+        from boneseg.sweep_report.sweep_report import report_sweep
+
+        sweep = _given(name or self.latest.sweep, "sweep", "boneseg tune")
+        dataset = self._dataset(None) if best else self.latest.dataset_uri
+        return report_sweep(self.workspace, sweep, self.settings, dataset, best, out)
 
     def train(self, dataset_uri: str | None = None, tuned: bool = False) -> TrainResult:
         """Train on a dataset; none = on the last one prepared. ``tuned`` applies what the last sweep found."""
+        from boneseg.tracking import trackers
         from boneseg.train.train import train
 
         settings = self.settings
@@ -103,7 +123,7 @@ class Stages:
             from boneseg.tune.tune import apply_best
 
             settings = apply_best(settings, json.loads(_given(self.latest.best, "sweep", "boneseg tune")))
-        result = train(self.workspace, self._dataset(dataset_uri), settings)
+        result = train(self.workspace, self._dataset(dataset_uri), settings, trackers(settings.publish))
         self._remember(model_uri=result.model_uri)
         return result
 
@@ -111,13 +131,18 @@ class Stages:
         """Return the model trained last."""
         return _given(self.latest.model_uri, "model", "boneseg train")
 
-    def evaluate(self, model_uri: str | None = None, dataset_uri: str | None = None) -> EvaluationResult:
-        """Measure a model on a dataset's test split; none = the last of each."""
+    def evaluate(
+        self, model_uri: str | None = None, dataset_uri: str | None = None, ensemble: Sequence[str] = ()
+    ) -> EvaluationResult:
+        """Measure a model on a dataset's test split; none = the last of each. ``ensemble``: URIs of models together."""
         from boneseg.evaluate.evaluate import evaluate
 
         model, dataset = model_uri or self.model_uri(), self._dataset(dataset_uri)
-        result = evaluate(self.workspace, model, dataset, self.settings.evaluate)
-        if (model, dataset) == (self.latest.model_uri, self.latest.dataset_uri):  # what publish goes on with
+        result = evaluate(self.workspace, model, dataset, self.settings.evaluate, ensemble)
+        if not ensemble and (model, dataset) == (
+            self.latest.model_uri,
+            self.latest.dataset_uri,
+        ):  # what publish goes on with
             self._remember(evaluation_uri=result.evaluation_uri)
         return result
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-import json
 import re
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,12 +15,13 @@ from kfp import compiler
 from kfp import local as kfp_local
 
 from boneseg.errors import BonesegError, SettingsError
-from boneseg.settings.loading import work_folder
+from boneseg.settings.loading import as_overrides, work_folder
 from boneseg.settings.schema import RunSettings
 from pipelines.retraining import retraining
+from pipelines.sweep import sweep
 from pipelines.training import training
 
-PIPELINES: dict[str, Any] = {"training": training, "retraining": retraining}
+PIPELINES: dict[str, Any] = {"training": training, "retraining": retraining, "sweep": sweep}
 
 _OF_KFP = (
     "Looking for component",
@@ -47,7 +46,7 @@ def compile_pipeline(name: str, out: Path) -> Path:
     """Write one pipeline as IR YAML.
 
     Args:
-        name: ``training`` or ``retraining``.
+        name: ``training``, ``retraining`` or ``sweep``.
         out: folder for ``<name>.yaml``.
 
     Raises:
@@ -60,33 +59,24 @@ def compile_pipeline(name: str, out: Path) -> Path:
     return path
 
 
-def run_training(settings: RunSettings) -> str:
-    """Run the training pipeline on this machine with settings from a file or the command line.
+def run_pipeline(name: str, settings: RunSettings) -> str:
+    """Run a pipeline on this machine with settings from a file or the command line.
+
+    Args:
+        name: ``training``, ``retraining`` or ``sweep``.
+        settings: of the run.
 
     Returns:
         A sentence that says where the artifacts are.
     """
-    # How many trials decides whether there is a sweep at all: a parameter of the pipeline, asked for or none.
-    trials = settings.tune.trials if "trials" in settings.tune.model_fields_set else 0
-    folder = run_local("training", {"overrides": as_overrides(settings), "trials": trials})
+    parameters: dict[str, Any] = {"overrides": as_overrides(settings)}
+    if name == "training" and "trials" in settings.tune.model_fields_set:
+        # How many trials decides whether there is a sweep at all: a parameter of the pipeline, asked for or none.
+        parameters["trials"] = settings.tune.trials
+    if name == "retraining":
+        parameters["bucket"] = settings.store.bucket
+    folder = run_local(name, parameters)
     return f"pipeline finished; artifacts of its steps are in {folder}"
-
-
-def as_overrides(settings: RunSettings) -> list[str]:
-    """Return the settings as ``section.key=value``: those that differ from what their recipe alone gives."""
-
-    def walk(values: dict[str, Any], defaults: dict[str, Any], prefix: str) -> Iterator[str]:
-        for key, value in values.items():
-            default = defaults.get(key)
-            if isinstance(value, dict) and isinstance(default, dict):
-                yield from walk(value, default, f"{prefix}{key}.")
-            elif value != default:
-                yield f"{prefix}{key}={json.dumps(value)}"
-
-    alone = RunSettings(recipe=settings.recipe).model_dump(mode="json")
-    usual = RunSettings().recipe
-    recipe = [] if settings.recipe == usual else [f"recipe={json.dumps(settings.recipe)}"]
-    return recipe + list(walk(settings.model_dump(mode="json"), alone, ""))
 
 
 def run_local(name: str, parameters: dict[str, Any]) -> Path:
@@ -95,7 +85,7 @@ def run_local(name: str, parameters: dict[str, Any]) -> Path:
     Everything the steps say goes to ``log.txt``; their progress is shown.
 
     Args:
-        name: ``training`` or ``retraining``.
+        name: ``training``, ``retraining`` or ``sweep``.
         parameters: of the pipeline; those left out keep their defaults.
 
     Returns:

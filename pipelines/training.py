@@ -49,7 +49,7 @@ def training(
         architecture: Network, such as unet, fpn, deeplabv3plus or unetplusplus. Empty: as the recipe (boneseg: unet).
         encoder: Encoder, such as resnet18, resnet50 or mobilenet_v2. Empty: as the recipe (boneseg: resnet18).
         epochs: Training epochs; the one with the best validation mean IoU is kept. 0: as the recipe (boneseg: 20).
-        batch_size: Slices a step and worker. 0: as the recipe (boneseg: 8).
+        batch_size: Slices a step, of all workers together. 0: as the recipe (boneseg: 8).
         loss: cross_entropy, dice or cross_entropy_dice. Empty: as the recipe (boneseg: cross_entropy_dice).
         learning_rate: Learning rate at the start. 0: as the recipe (boneseg: 0.001).
         augmentation: Random changes of the training slices: ct, paper or none. Empty: as the recipe (boneseg: ct).

@@ -57,3 +57,8 @@ def test_a_new_setting_counts_only_where_it_differs_from_before() -> None:
 def test_a_missing_field_of_the_first_version_is_an_error() -> None:
     with pytest.raises(KeyError):
         Fields(first=("a", "b")).hash({"a": 1})
+
+
+def test_a_later_default_counts_as_the_one_before_it() -> None:
+    fields = Fields(first=("threads",), same={"threads": {"auto": 1}})
+    assert fields.hash({"threads": "auto"}) == fields.hash({"threads": 1}) != fields.hash({"threads": 2})

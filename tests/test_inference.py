@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from boneseg.geometry import axial
-from boneseg.inference import predict_both, predict_volume
+from boneseg.inference import predict_both, predict_ensemble, predict_volume
 from boneseg.models.build import AnySize, build_model
 from boneseg.settings.schema import ModelSettings, PreprocessSettings
 
@@ -118,3 +118,55 @@ def test_chosen_slices_are_labelled_as_within_the_whole_volume() -> None:
     whole = predict_volume(Threshold(), PreprocessSettings(spacing_mm=None), hu, geometry)
     some = predict_volume(Threshold(), PreprocessSettings(spacing_mm=None), hu, geometry, slices=[4, 0, 5])
     np.testing.assert_array_equal(some, whole[[4, 0, 5]])
+
+
+class Fixed(nn.Module):
+    """The same scores everywhere."""
+
+    def __init__(self, *scores: float) -> None:
+        super().__init__()
+        self.scores = torch.tensor(scores)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        shape = (len(image), len(self.scores), *image.shape[-2:])
+        return self.scores[None, :, None, None].expand(shape).float()
+
+
+@pytest.mark.parametrize("spacing_mm", [None, 2.0])
+def test_an_ensemble_of_one_network_is_the_network(spacing_mm: float | None) -> None:
+    hu = volume()
+    geometry, preprocess = axial(hu.shape, (3, 1, 1)), PreprocessSettings(spacing_mm=spacing_mm, slices=3)
+    torch.manual_seed(0)
+    network = build_model(ModelSettings(encoder="mobilenet_v2", preprocess=preprocess))
+    alone = predict_volume(network, preprocess, hu, geometry)
+    assert len(np.unique(alone)) > 1
+    np.testing.assert_array_equal(predict_ensemble([(network, preprocess)], hu, geometry), alone)
+
+
+def test_an_ensemble_takes_the_class_of_the_highest_mean_probability() -> None:
+    # Softmax by hand: (0.5, 0.4, 0.1) and (0.1, 0.45, 0.45); each network alone says 0 or 1 (a tie), the mean is
+    # (0.3, 0.425, 0.275). The mean of the scores instead would say the same of these, but not of the second pair:
+    # means (0.37, 0.3, 0.33), geometric means (0.19, 0.3, 0.08).
+    plain = PreprocessSettings(spacing_mm=None)
+    hu = volume((2, 40, 40))
+    geometry = axial(hu.shape, (3, 1, 1))
+
+    def together(*probabilities: tuple[float, ...]) -> np.ndarray:
+        networks = [Fixed(*np.log(row)) for row in probabilities]
+        return np.unique(predict_ensemble([(network, plain) for network in networks], hu, geometry))
+
+    assert together((0.5, 0.4, 0.1), (0.1, 0.45, 0.45)) == [1]
+    assert together((0.69, 0.3, 0.01), (0.05, 0.3, 0.65)) == [0]
+    assert together((0.69, 0.3, 0.01), (0.05, 0.3, 0.65), (0.05, 0.3, 0.65)) == [2]
+
+
+def test_members_of_an_ensemble_each_see_their_own_grid_and_answer_on_that_of_the_series() -> None:
+    hu = volume((3, 64, 48))
+    geometry = axial(hu.shape, (3, 1, 1))
+    fine, coarse = Threshold(), Threshold()
+    members = [(fine, PreprocessSettings(spacing_mm=None)), (coarse, PreprocessSettings(spacing_mm=2.0, slices=1))]
+    mask = predict_ensemble(members, hu, geometry, batch_size=2)
+    assert mask.shape == hu.shape
+    assert fine.seen == [(2, 1, 64, 48), (1, 1, 64, 48)]
+    assert coarse.seen == [(2, 1, 32, 24), (1, 1, 32, 24)]
+    np.testing.assert_array_equal(predict_ensemble(members, hu, geometry, slices=[2, 0]), mask[[2, 0]])

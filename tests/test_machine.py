@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from boneseg.machine import cpu_name, cpus
+from boneseg.machine import cpu_name, cpu_share, cpus, resident_bytes
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -84,3 +84,19 @@ def test_a_system_without_these_files_has_all_its_cpus(tmp_path: Path) -> None:
 def test_a_processor_says_its_name(tmp_path: Path) -> None:
     write(tmp_path, {"proc/cpuinfo": "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t\t: fpu amx_bf16\n"})
     assert cpu_name(tmp_path) == "Some CPU @ 2 GHz"
+
+
+@pytest.mark.parametrize(("given", "share"), [(None, 64), ("1", 64), ("4", 16), ("100", 1), ("0", 64), ("x", 64)])
+def test_workers_of_one_machine_share_its_cpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, share: int
+) -> None:
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if given is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", given)
+    assert cpu_share(write(tmp_path, STATUS)) == share
+
+
+def test_memory_is_what_the_process_holds_without_mapped_files(tmp_path: Path) -> None:
+    status = "VmRSS:\t 900 kB\nRssAnon:\t 300 kB\nRssFile:\t 500 kB\nRssShmem:\t 100 kB\n"
+    assert resident_bytes(write(tmp_path, {"proc/self/status": status})) == 400 * 1024
+    assert resident_bytes(tmp_path / "elsewhere") is None

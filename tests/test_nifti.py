@@ -159,7 +159,7 @@ def test_a_flipped_bit_in_a_compressed_file_is_found_wherever_it_is(tmp_path: Pa
     ("extra", "why"),
     [
         (b"garbage", "something else follows"),
-        (gzip.compress(b"more"), "it goes on for 4 bytes or more"),
+        (gzip.compress(b"more", mtime=0), "it goes on for 4 bytes or more"),
         (b"\0" * 512, None),
     ],
 )

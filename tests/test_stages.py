@@ -9,7 +9,7 @@ from boneseg.stages import Latest, Stages
 from boneseg.storage.workspace import Workspace
 
 
-def measured(workspace: Workspace, model: str, dataset: str, _settings: object) -> SimpleNamespace:
+def measured(workspace: Workspace, model: str, dataset: str, *_: object) -> SimpleNamespace:
     return SimpleNamespace(evaluation_uri=f"evaluation of {model} on {dataset}")
 
 

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
-import multiprocessing
-import os
-import signal
-import tempfile
-import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
-from multiprocessing.context import ForkServerContext
+from functools import partial
+from math import prod
 from pathlib import Path
 
 from boneseg.dataset.manifest import ShardRecord
 from boneseg.dataset.shards import save_shard
-from boneseg.errors import DataError, LabelError, SeriesError, StoreError
+from boneseg.errors import BonesegError, LabelError, SeriesError, StoreError
 from boneseg.ingest.read import read_labelled
 from boneseg.machine import cpus
+from boneseg.pool import Need, Outcome
 from boneseg.progress import track
+from boneseg.ray_cluster.pools import pool
 from boneseg.scheme import BONE_SCHEME, LabelScheme
 from boneseg.settings import identities
 from boneseg.settings.schema import PrepareSettings
@@ -32,13 +26,14 @@ from boneseg.storage.cache import Cache
 from boneseg.storage.catalogue import LabelRow, ObjectRef, SeriesRow
 from boneseg.storage.hashing import combine
 from boneseg.storage.pseudonyms import Names
-from boneseg.storage.scratch import scratch_folder
 from boneseg.storage.workspace import Workspace
 
 PREPARE_VERSION = "1"
 """Raise it when the same series would become another shard: old shards are then made again."""
 
-SOCKET_PREFIX = "bsmp-"
+BASE_BYTES, BYTES_PER_VOXEL = 512 << 20, 16
+"""What a process that prepares series takes at its peak, beside and for the voxels of the series. Measured on NIfTI
+volumes of up to 512 x 512 x 300: 135 MB and 12 bytes; here with room for Ray and for what readers claim."""
 _NOWHERE = "state/nothing"
 """Key without an object: what is not in the bucket any more may still be in the local cache, by its content."""
 
@@ -104,9 +99,8 @@ def prepare_series(workspace: Workspace, settings: PrepareSettings, scheme: Labe
     except (SeriesError, LabelError) as error:
         return Prepared(row, None, names.conceal(str(error)), names.given)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        # Not the error's own words: they may quote the file.
         log.debug("%s: %s\n%s", row.source, type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
-        return Prepared(row, None, f"cannot be read ({type(error).__name__}); 'boneseg --debug prepare' shows where")
+        return Prepared(row, None, _unforeseen(error))
     record = save_shard(
         workspace,
         shard_name(row, settings, scheme),
@@ -142,75 +136,34 @@ def _without_key(text: str, key: str) -> str:
 def make_shards(
     workspace: Workspace, tasks: Sequence[Task], settings: PrepareSettings, scheme: LabelScheme
 ) -> Iterator[Prepared]:
-    """Prepare series in processes of their own, in the order in which they are done."""
-    workers = min(settings.parallel or cpus(), len(tasks))
-    work = partial(prepare_series, workspace, settings, scheme)
-    if workers <= 1:
-        yield from track(map(work, tasks), "prepare", total=len(tasks))
-        return
-    context = _processes()
-    before = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(workers, context, _start_worker) as pool:
-        try:
-            with _interrupt_held_back():
-                futures = [pool.submit(work, task) for task in tasks]
-            for future in track(as_completed(futures), "prepare", total=len(tasks)):
-                yield future.result()
-        except BrokenProcessPool as error:
-            raise DataError(
-                "a process that prepared series was killed, probably for want of memory; lower prepare.parallel and "
-                "run again: what is done is kept"
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for child in set(multiprocessing.active_children()) - before:
-                child.terminate()
-            raise
+    """Prepare series, each in a process of its own here or on a cluster's node, in the order in which they are done.
 
-
-@lru_cache(maxsize=1)
-def _processes() -> ForkServerContext:
-    """Return how workers are started.
-
-    Forked from a server without threads, which has imported all that a worker needs: neither inherited locks nor
-    seconds of imports in each worker. Its socket lies in a folder that the next prepare removes if this one is killed;
-    Python would leave it for good.
+    A series that costs its process, whatever is tried, costs the others nothing.
     """
-    held = ExitStack()
-    folder = held.enter_context(scratch_folder(Path(tempfile.gettempdir()), SOCKET_PREFIX))
-    atexit.register(held.close)
-    # Where Python looks for its folder before it makes one; there is no public way to name it.
-    configuration: dict[str, object] = getattr(multiprocessing.current_process(), "_config", {})
-    configuration.setdefault("tempdir", str(folder))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
+    processes = pool(workspace, here=settings.parallel or cpus(), preload=__name__, at_once=settings.parallel)
+    work = partial(prepare_series, workspace, settings, scheme)
+    with closing(processes.map(work, tasks, _need)) as outcomes:
+        for outcome in track(outcomes, "prepare", total=len(tasks)):
+            yield _prepared(outcome)
 
 
-@contextmanager
-def _interrupt_held_back() -> Iterator[None]:
-    """Let Ctrl-C wait while processes are started: one that is started by half would stay for ever."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    interrupts: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-        if interrupts:
-            raise KeyboardInterrupt
+def _prepared(outcome: Outcome[Task, Prepared]) -> Prepared:
+    """Return what became of a series; what is no fault of the series, such as a store that is away, is raised."""
+    if outcome.result is not None:
+        return outcome.result
+    if isinstance(outcome.error, BonesegError):
+        raise outcome.error
+    row = outcome.item.row
+    if outcome.error is not None:
+        return Prepared(row, None, _unforeseen(outcome.error))
+    fix = "use a machine with more memory, or take the series out of the bucket: 'boneseg prepare' tries it again"
+    return Prepared(row, None, f"{outcome.lost}; {fix}")
 
 
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who started us ends us
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def _unforeseen(error: Exception) -> str:
+    # Not the error's own words: they may quote the file.
+    return f"cannot be read ({type(error).__name__}); 'boneseg --debug prepare' shows where"
 
 
-def _end_with_parent() -> None:
-    """End this process when the one that started it was killed and can no longer do so."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+def _need(task: Task) -> Need:
+    return Need(BASE_BYTES + BYTES_PER_VOXEL * prod(task.row.geometry.shape))

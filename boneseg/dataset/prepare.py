@@ -61,7 +61,8 @@ def prepare(
     """Make a dataset of all labelled series of a catalogue.
 
     A series whose shard is in the bucket is not read again. What cannot be used is left out and named, with its
-    reason, in ``qc.csv`` beside the dataset. Run again after an interruption, it goes on where it was.
+    reason, in ``qc.csv`` beside the dataset. Run again after an interruption, it goes on where it was. On a cluster the
+    series go to its nodes; the dataset is the same.
 
     Args:
         workspace: bucket and local folder.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -17,13 +19,16 @@ from boneseg.errors import DataError, RecordError, StoreError
 from boneseg.geometry import Geometry
 from boneseg.scheme import Labelling
 from boneseg.storage import layout
-from boneseg.storage.cache import Cache
+from boneseg.storage.cache import Cache, CacheFullError
 from boneseg.storage.catalogue import GeometryRecord, ObjectRef, SeriesRow
 from boneseg.storage.hashing import sha256_array
 from boneseg.storage.integrity import differs, is_intact
 from boneseg.storage.workspace import Workspace
 
 log = logging.getLogger(__name__)
+
+_warned: set[Path] = set()
+"""Caches of which it was said that their disk is full."""
 
 IMAGE_FILE, LABEL_FILE, RECORD_FILE = "image.npy", "label.npy", "shard.json"
 
@@ -37,6 +42,13 @@ class Shard:
     """HU as (slice, row, column), axial order."""
     label: NDArray[np.uint8]
     """Label values, same shape."""
+    in_memory: bool = False
+    """Whether all of it is in memory, because the disk of the cache is full."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of both."""
+        return self.image.nbytes + self.label.nbytes
 
 
 def save_shard(
@@ -109,27 +121,56 @@ def find_shard(workspace: Workspace, shard: str) -> ShardRecord | None:
     return None
 
 
-def open_shard(workspace: Workspace, record: ShardRecord) -> Shard:
-    """Memory-map a shard through the local cache.
+def open_shard(workspace: Workspace, record: ShardRecord, make_room: Callable[[], None] = lambda: None) -> Shard:
+    """Memory-map a shard through the local cache, which keeps it for as long as an array of it lives.
+
+    Args:
+        workspace: where the shard is.
+        record: of the shard.
+        make_room: called where the disk is full: lets go of shards that are not needed. Where that does not help the
+            shard is read into memory.
 
     Raises:
         StoreError: the shard is not in the bucket any more, or is not what was written.
     """
-    arrays = []
+    arrays, in_memory = [], False
     for ref in (record.image, record.label):
         try:
-            arrays.append(np.load(_fetched(workspace, record, ref), mmap_mode="r"))
+            file = _opened(workspace, record, ref, Cache.open)
+        except CacheFullError:
+            make_room()
+            try:
+                file = _opened(workspace, record, ref, Cache.open)
+            except CacheFullError as error:
+                _warn_of_full_disk(workspace.cache, error)
+                file, in_memory = _opened(workspace, record, ref, Cache.open_in_memory), True
+        try:
+            arrays.append(_map(file))
         except (ValueError, EOFError) as error:
             raise _damaged(workspace, record) from error
     image, label = arrays
     if image.shape != record.geometry.shape or label.shape != image.shape:
         raise _damaged(workspace, record)
-    return Shard(record, image, label)
+    return Shard(record, image, label, in_memory)
 
 
-def _fetched(workspace: Workspace, record: ShardRecord, ref: ObjectRef) -> Path:
+def fetch_shard(workspace: Workspace, record: ShardRecord) -> None:
+    """Bring a shard into the local cache, for who opens it soon.
+
+    Raises:
+        StoreError: the shard is not in the bucket any more, is not what was written, or the disk is full.
+    """
+    for ref in (record.image, record.label):
+        Cache(workspace.cache, workspace.store).fetch(ref)
+
+
+def _opened(
+    workspace: Workspace, record: ShardRecord, ref: ObjectRef, way: Callable[[Cache, ObjectRef], BinaryIO]
+) -> BinaryIO:
     try:
-        return Cache(workspace.cache, workspace.store).fetch(ref)
+        return way(Cache(workspace.cache, workspace.store), ref)
+    except CacheFullError:
+        raise
     except StoreError as error:
         item = workspace.store.stat(ref.key)  # raises where the store itself is at fault
         if (
@@ -139,6 +180,20 @@ def _fetched(workspace: Workspace, record: ShardRecord, ref: ObjectRef) -> Path:
         ):
             raise _damaged(workspace, record) from error
         raise
+
+
+def _map(file: BinaryIO) -> NDArray[Any]:
+    """Map an array out of a file that is then closed: the map alone keeps the lease of the cache."""
+    with file:
+        first = npy.read_magic(file) == (1, 0)
+        shape, fortran, dtype = (npy.read_array_header_1_0 if first else npy.read_array_header_2_0)(file)
+        return np.memmap(file, dtype, "r", file.tell(), shape, "F" if fortran else "C")
+
+
+def _warn_of_full_disk(folder: Path, error: CacheFullError) -> None:
+    if folder not in _warned:
+        _warned.add(folder)
+        log.warning("%s; until then series are read from the bucket into memory, which is slower", error)
 
 
 def _damaged(workspace: Workspace, record: ShardRecord) -> StoreError:

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -20,19 +20,24 @@ from torch.utils.data import Dataset as TorchDataset
 
 from boneseg.augment.base import Augmentation
 from boneseg.augment.build import build_augmentation
+from boneseg.dataset.feed import AUGMENT, FETCH, READ, Clock, fetched_ahead
 from boneseg.dataset.manifest import ShardRecord
+from boneseg.dataset.open_shards import OpenShards
 from boneseg.dataset.preprocess import context, labels_to_network, resample
-from boneseg.dataset.shards import Shard, open_shard
+from boneseg.dataset.shards import Shard, fetch_shard
 from boneseg.errors import DataError
 from boneseg.geometry import Scalar
 from boneseg.hu import AIR_HU, normalise
+from boneseg.machine import cpu_share
 from boneseg.scheme import Labelling
 from boneseg.scheme.labelling import Table, take
 from boneseg.settings.schema import PreprocessSettings, TrainSettings
 from boneseg.storage.workspace import Workspace
 
-OPEN_SHARDS = 128
-"""Memory-mapped shards at a time; each holds two file descriptors."""
+LOADER_THREADS_MOST = 16
+"""Of ``loader_threads: auto``."""
+CPUS_A_LOADER_THREAD = 4
+"""Where the CPUs train themselves: one thread prepares batches for so many of them."""
 
 T = TypeVar("T")
 Plane = NDArray[np.float32]
@@ -83,7 +88,9 @@ class SliceDataset(TorchDataset[tuple[Plane, Mask]]):
         self.labelling = labelling or Labelling()
         self._tables = [self._table(record) for record in self.records]
         self._workspace = workspace
-        self._open = lru_cache(maxsize=OPEN_SHARDS)(self._open_shard)
+        self._shards = OpenShards(workspace, self.records)
+        self.clock = Clock()
+        """Where the time of the last pass over batches of these slices went."""
         counts = np.array([len(record.class_counts) for record in self.records])
         self.shard_of = np.repeat(np.arange(len(counts)), counts)
         self.slice_of = np.concatenate([np.arange(count) for count in counts])
@@ -105,6 +112,29 @@ class SliceDataset(TorchDataset[tuple[Plane, Mask]]):
             index: which slice.
             slab_mm: each slice becomes the mean over this thickness, as if the scan had thick slices.
         """
+        with self.clock.spending(READ):
+            return self._planes(index, slab_mm)
+
+    def feed(self, make: Callable[[int], Batch], slices: Sequence[NDArray[np.int64]], threads: int) -> Iterator[Batch]:
+        """Yield a batch for each step, in order, made ahead by threads; its shards are fetched before.
+
+        Args:
+            make: makes the batch of a step.
+            slices: which slices each step needs.
+            threads: that make batches; 0 = the caller does.
+        """
+        clock = self.clock = Clock()
+
+        def timed(step: int) -> Batch:
+            with clock.spending(AUGMENT):
+                return make(step)
+
+        wanted = [self.shard_of[indices].tolist() for indices in slices]
+        batches = ahead(timed, len(slices), threads)
+        fetched = fetched_ahead(batches, wanted, self._shards.steps_ahead(wanted), self._fetch)
+        return clock.timed(fetched, [len(shards) for shards in wanted], _gpu_is_busy)
+
+    def _planes(self, index: int, slab_mm: float) -> Planes:
         shard = self._open(int(self.shard_of[index]))
         position = int(self.slice_of[index])
         spacing = shard.record.geometry.geometry().spacing
@@ -123,6 +153,11 @@ class SliceDataset(TorchDataset[tuple[Plane, Mask]]):
         # Open files do not cross a process border.
         return SliceDataset, (self._workspace, self.records, self.preprocess, self.labelling)
 
+    @property
+    def fits_cache(self) -> bool:
+        """Whether the cache of this machine holds all of these series at once."""
+        return self._shards.fit_cache
+
     def _table(self, record: ShardRecord) -> Table | None:
         """Return the table from a shard's own values to ours, where they differ."""
         own = Labelling(self.labelling.scheme, record.sets)
@@ -133,21 +168,28 @@ class SliceDataset(TorchDataset[tuple[Plane, Mask]]):
         counts = [np.array(record.counts_in(self.labelling), dtype=np.int64) for record in self.records]
         return np.concatenate([each[:, values].sum(axis=1) for each in counts])
 
-    def _open_shard(self, number: int) -> Shard:
-        return open_shard(self._workspace, self.records[number])
+    def _open(self, number: int) -> Shard:
+        if number in self._shards:
+            return self._shards.get(number)
+        with self.clock.spending(FETCH):
+            return self._shards.get(number)
+
+    def _fetch(self, number: int) -> None:
+        if number not in self._shards:
+            fetch_shard(self._workspace, self.records[number])
 
 
 class TrainingBatches:
     """Batches of random crops; iterating over ``epoch(n)`` gives one epoch.
 
-    What crop ``i`` of an epoch looks like depends on seed, epoch and ``i`` alone, not on threads or on how many
-    workers share the epoch: worker ``rank`` of ``world`` gets crops ``rank``, ``rank + world`` and so on.
+    What crop ``i`` of an epoch looks like depends on seed, epoch and ``i`` alone, and so does the step that it belongs
+    to: not on threads, nor on how many workers share a step's batch, of which each gets a part without gaps.
 
     Args:
         slices: training slices.
         settings: crop, batch size, share of bone, augmentation, seed, threads.
         rank: number of this worker.
-        world: how many workers share an epoch.
+        world: how many workers share a batch; at most ``batch_size``.
     """
 
     def __init__(self, slices: SliceDataset, settings: TrainSettings, rank: int = 0, world: int = 1) -> None:
@@ -163,23 +205,27 @@ class TrainingBatches:
     @property
     def steps(self) -> int:
         """Batches an epoch, the same for every worker."""
-        together = self.settings.batch_size * self.world
-        return self.settings.steps_per_epoch or math.ceil(len(self.slices) / together)
+        return self.settings.steps_per_epoch or math.ceil(len(self.slices) / self.settings.batch_size)
 
     def __len__(self) -> int:
         return self.steps
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """Yield the batches of one epoch, prepared ahead by ``loader_threads`` threads."""
+    def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
+        """Yield this worker's part of the batches from step ``first`` on, made ahead by ``loader_threads`` threads."""
         plan, near_bone = self._plan(number)
         size = self.settings.batch_size
+        own = shares(size, self.world)[self.rank]
 
-        def make(step: int) -> Batch:
-            first = step * size * self.world + self.rank
-            chosen = range(first, first + size * self.world, self.world)
-            return collate([self.crop(number, index, int(plan[index]), bool(near_bone[index])) for index in chosen])
+        def chosen(number_ahead: int) -> range:
+            start = (first + number_ahead) * size
+            return range(start + own.start, start + own.stop)
 
-        return ahead(make, self.steps, self.settings.loader_threads)
+        def make(number_ahead: int) -> Batch:
+            crops = chosen(number_ahead)
+            return collate([self.crop(number, index, int(plan[index]), bool(near_bone[index])) for index in crops])
+
+        slices = [plan[chosen(number_ahead)] for number_ahead in range(self.steps - first)]
+        return self.slices.feed(make, slices, loader_threads(self.settings))
 
     def crop(self, epoch: int, index: int, slice_index: int, near_bone: bool) -> tuple[Plane, Mask]:
         """Cut and augment one crop.
@@ -210,7 +256,7 @@ class TrainingBatches:
         the network knows bone from bone.
         """
         rng = np.random.default_rng((self.settings.seed, epoch))
-        total = self.steps * self.settings.batch_size * self.world
+        total = self.steps * self.settings.batch_size
         bone = round(total * self.settings.bone_share) if len(self._bony) else 0
         told = 0
         if 0 < len(self._told) < self.settings.told_share * len(self._bony):
@@ -251,6 +297,7 @@ class ValidationBatches:
         limit: most slices to use, spread evenly over all; none = all.
         rank: number of this worker.
         world: how many workers share the slices.
+        at_once: most slices of a batch that a worker computes at once; none = all.
     """
 
     def __init__(
@@ -261,9 +308,11 @@ class ValidationBatches:
         limit: int | None = None,
         rank: int = 0,
         world: int = 1,
+        at_once: int | None = None,
     ) -> None:
         self.slices = slices
         self.threads = threads
+        self.at_once = at_once or batch_size
         used = np.arange(len(slices))
         if limit is not None and limit < len(used):
             used = np.linspace(0, len(used) - 1, limit).round().astype(int)
@@ -275,10 +324,33 @@ class ValidationBatches:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        return ahead(self._make, len(self), self.threads)
+        return self.slices.feed(self._make, self._batches, self.threads)
 
     def _make(self, step: int) -> Batch:
         return collate([self.slices[int(index)] for index in self._batches[step]])
+
+
+def shares(count: int, parts: int) -> list[range]:
+    """Divide ``count`` things, in order, among so many that the first ones have at most one more than the last."""
+    ends = [part * (count // parts) + min(part, count % parts) for part in range(parts + 1)]
+    return [range(start, end) for start, end in pairwise(ends)]
+
+
+def loader_threads(settings: TrainSettings) -> int:
+    """Return how many threads prepare batches ahead: as the settings say, or as many as this process's CPUs suggest.
+
+    Beside a GPU all CPUs but one, which launches its work; where the CPUs train themselves, few.
+    """
+    if settings.loader_threads != "auto":
+        return settings.loader_threads
+    beside_gpu = settings.device != "cpu" and torch.cuda.is_available()
+    wanted = cpu_share() - 1 if beside_gpu else cpu_share() // CPUS_A_LOADER_THREAD
+    return min(max(1, wanted), LOADER_THREADS_MOST)
+
+
+def _gpu_is_busy() -> bool:
+    """Say whether the GPU has not yet computed all that this thread gave it."""
+    return torch.cuda.is_available() and not torch.cuda.current_stream().query()
 
 
 def collate(samples: Sequence[tuple[Plane, Mask]]) -> Batch:

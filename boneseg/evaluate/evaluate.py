@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from boneseg.atomic_write import atomic_write_bytes
-from boneseg.dataset.manifest import Dataset, ShardRecord
-from boneseg.dataset.shards import load_dataset, open_shard
-from boneseg.errors import DataError, LabelError, RecordError, SeriesError
+from boneseg.dataset.manifest import Dataset
+from boneseg.dataset.shards import load_dataset
+from boneseg.errors import DataError, RecordError
 from boneseg.evaluate.files import Study, write_files
 from boneseg.evaluate.forms import shortened, to_markdown
-from boneseg.evaluate.measure import Subject, Volume, measure, measurement_key
-from boneseg.evaluate.methods import Ingredients, Method, build_methods
-from boneseg.evaluate.names import NETWORK, THRESHOLD
+from boneseg.evaluate.measure import Subject, Volume
+from boneseg.evaluate.measure_series import ShardMeasurer, collect, measure_shards, measure_subject, shard_subject
+from boneseg.evaluate.methods import Ingredients, build_methods
 from boneseg.evaluate.records import (
     EvaluationResult,
-    Measurement,
-    SeriesResult,
     SplitSummary,
     evaluation_identity,
     read_evaluation,
@@ -31,7 +29,8 @@ from boneseg.ingest.local import local_series
 from boneseg.ingest.read import read_labelled
 from boneseg.models.checkpoint import fetch_model, load_model
 from boneseg.progress import track
-from boneseg.scheme import Labelling, LabelScheme
+from boneseg.ray_cluster.pools import stays_here
+from boneseg.scheme import LabelScheme
 from boneseg.settings.schema import EvaluateSettings, PrepareSettings, Split
 from boneseg.storage import layout
 from boneseg.storage.catalogue import ObjectRef, Problem, SeriesRow, patients_sentence
@@ -48,21 +47,24 @@ RESULT_FILE = "evaluation.json"
 CONTENT_TYPES = {".html": "text/html", ".json": "application/json", ".csv": "text/csv", ".png": "image/png"}
 
 
-def evaluate(workspace: Workspace, model_uri: str, dataset_uri: str, settings: EvaluateSettings) -> EvaluationResult:
+def evaluate(
+    workspace: Workspace, model_uri: str, dataset_uri: str, settings: EvaluateSettings, ensemble: Sequence[str] = ()
+) -> EvaluationResult:
     """Measure a model on a dataset's test split.
 
     The result is named by model, test set, settings and the version of this code: what is there is used again. So is
-    each measurement of one method on one series, also by other evaluations.
+    each measurement of one method on one series, also by other evaluations. On a cluster the series go to its nodes.
 
     Args:
         workspace: bucket and local folder.
         model_uri: ``s3://bucket/models/<hash>/``.
         dataset_uri: as prepare returned it.
         settings: tolerance, threshold, resamples.
+        ensemble: URIs of models that are measured together, as one method beside the model; none = no ensemble.
 
     Raises:
-        DataError: the dataset has no test series.
-        ModelError: the model cannot be loaded.
+        DataError: the dataset has no test series, or some cost their processes.
+        ModelError: a model cannot be loaded, or those of the ensemble tell different classes apart.
         StoreError: a shard or the model is not in the bucket.
     """
     store, dataset = workspace.store, load_dataset(workspace, dataset_uri)
@@ -72,15 +74,19 @@ def evaluate(workspace: Workspace, model_uri: str, dataset_uri: str, settings: E
             f"dataset {dataset.dataset_hash} has no test series; add patients or raise prepare.splits.test, "
             "then prepare again"
         )
-    model_hash = model_uri.rstrip("/").rpartition("/")[2]
-    identity = evaluation_identity(model_hash, dataset.test_hash, settings)
+    together = tuple(sorted({hash_in(uri): uri for uri in ensemble}.items()))
+    hashes = tuple(model_hash for model_hash, _ in together)
+    identity = evaluation_identity(hash_in(model_uri), dataset.test_hash, settings, hashes)
     kept = _find(store, identity)
     if kept is not None:
         return kept.model_copy(update={"reused": True})
     network, card = load_model(fetch_model(workspace, model_uri))
-    methods = build_methods(Ingredients(network, card, settings))
+    members = tuple(load_model(fetch_model(workspace, uri)) for _, uri in together)
+    methods = build_methods(Ingredients(network, card, settings, members))
+    uris = tuple(uri for _, uri in together)
+    measurer = ShardMeasurer(workspace, model_uri, dataset.scheme, settings, uris, methods)
+    series, problems = measure_shards(measurer, shards)
     subjects = [shard_subject(workspace, shard, dataset.scheme) for shard in shards]
-    series, problems = _measure_all(subjects, methods, settings, workspace)
     study = Study(
         evaluation_hash=identity,
         place=store.uri(layout.evaluation(identity)).rstrip("/"),
@@ -93,6 +99,7 @@ def evaluate(workspace: Workspace, model_uri: str, dataset_uri: str, settings: E
         problems=(*dataset.problems, *problems),
         patients=patients_sentence((entry.shard.patient, entry.shard.patient_by) for entry in dataset.entries),
         validates_on_training=dataset.validates_on_training,
+        ensemble=hashes,
     )
     with (
         _writable(workspace.folder, "free some space there"),
@@ -104,6 +111,11 @@ def evaluate(workspace: Workspace, model_uri: str, dataset_uri: str, settings: E
             store.upload(folder / file, layout.evaluation(identity, file), content)
     store.write(layout.evaluation(identity, RESULT_FILE), result.to_json(), "application/json")
     return result
+
+
+def hash_in(model_uri: str) -> str:
+    """Return the model's hash that its URI ends in."""
+    return model_uri.rstrip("/").rpartition("/")[2]
 
 
 def _find(store: ObjectStore, identity: str) -> EvaluationResult | None:
@@ -127,8 +139,11 @@ def evaluate_folder(
     settings: EvaluateSettings,
     prepare: PrepareSettings,
     home: Path | None = None,
+    ensemble: Sequence[Path] = (),
 ) -> EvaluationResult:
     """Measure a model on every labelled series of a folder.
+
+    That is done on this machine: the nodes of a cluster do not see its folders.
 
     Args:
         model_folder: ``model.safetensors`` and ``card.json``.
@@ -137,12 +152,17 @@ def evaluate_folder(
         settings: tolerance, threshold, resamples.
         prepare: how irregular a series may be, and what label values mean.
         home: work folder, where the table that leads from stand-ins back to folders is kept; none = nowhere.
+        ensemble: folders of models that are measured together, as one method beside the model; none = no ensemble.
 
     Raises:
         DataError: no series of the folder can be measured, or the results cannot be written.
-        ModelError: the model cannot be loaded.
+        ModelError: a model cannot be loaded, or those of the ensemble tell different classes apart.
     """
+    stays_here("evaluate --data")
     network, card = load_model(model_folder)
+    together = {found.model_hash: (member, found) for member, found in map(load_model, ensemble)}
+    hashes = tuple(sorted(together))
+    methods = build_methods(Ingredients(network, card, settings, tuple(together[name] for name in hashes)))
     local = _Local(data, local_secret(home) if home is not None else secrets.token_bytes(32))
     problems = local.problems
     unlabelled = [
@@ -151,8 +171,7 @@ def evaluate_folder(
         if row.label is None
     ]
     subjects = [local.subject(row, prepare, card.scheme) for row in local.rows if row.label is not None]
-    methods = build_methods(Ingredients(network, card, settings))
-    series, found = _measure_all(subjects, methods, settings, None)
+    series, found = collect(measure_subject(subject, methods, settings) for subject in track(subjects, "evaluate"))
     problems = (*problems, *unlabelled, *conceal_problems(found, local.names))
     if home is not None:
         save_local_names(home, local.names.given)
@@ -162,7 +181,7 @@ def evaluate_folder(
         raise DataError(f"{data} holds no CT series with a usable label{f' ({reasons})' if reasons else ''}")
     test_hash = combine(sorted(row.content for row in series))
     study = Study(
-        evaluation_hash=evaluation_identity(card.model_hash, test_hash, settings),
+        evaluation_hash=evaluation_identity(card.model_hash, test_hash, settings, hashes),
         place=str(out),
         card=card,
         test_hash=test_hash,
@@ -172,6 +191,7 @@ def evaluate_folder(
         series=tuple(series),
         problems=problems,
         patients=patients_sentence((row.patient, row.patient_by) for row in local.rows if row.label is not None),
+        ensemble=hashes,
     )
     with _writable(out, "free some space there or choose another --out"):
         out.mkdir(parents=True, exist_ok=True)
@@ -192,16 +212,6 @@ def _writable(folder: Path, fix: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(f"{folder}: cannot write the evaluation ({error.strerror}); {fix}") from error
-
-
-def shard_subject(workspace: Workspace, record: ShardRecord, scheme: LabelScheme) -> Subject:
-    """Return a series of a dataset as what is measured; read from the bucket when it is its turn."""
-
-    def load() -> Volume:
-        shard = open_shard(workspace, record)
-        return Volume(shard.image, shard.label, record.geometry.geometry(), labelling=Labelling(scheme, record.sets))
-
-    return Subject(record.series, record.shard, record.source, record.patient, load)
 
 
 class _Local:
@@ -237,58 +247,6 @@ class _Local:
 
 def _objects(row: SeriesRow) -> list[ObjectRef]:
     return [*row.objects, *(row.label.objects if row.label is not None else ())]
-
-
-def _measure_all(
-    subjects: Sequence[Subject], methods: Mapping[str, Method], settings: EvaluateSettings, workspace: Workspace | None
-) -> tuple[list[SeriesResult], list[Problem]]:
-    """Measure one series after another; one that cannot be read becomes a problem and the rest goes on."""
-    series: list[SeriesResult] = []
-    problems: list[Problem] = []
-    for subject in track(subjects, "evaluate"):
-        loaded: list[Volume] = []
-        try:
-            found = {
-                name: _measurement(method, subject, loaded, settings, workspace) for name, method in methods.items()
-            }
-        except (SeriesError, LabelError) as error:
-            problems.append(Problem(source=subject.source, reason=str(error)))
-            continue
-        warnings = [warning for volume in loaded for warning in volume.warnings]
-        problems += [Problem(source=subject.source, reason=warning, fatal=False) for warning in warnings]
-        series.append(
-            SeriesResult(
-                series=subject.series,
-                content=subject.content,
-                patient=subject.patient,
-                network=found.pop(NETWORK),
-                threshold=found.pop(THRESHOLD),
-                others=found,
-            )
-        )
-    return series, problems
-
-
-def _measurement(
-    method: Method, subject: Subject, loaded: list[Volume], settings: EvaluateSettings, workspace: Workspace | None
-) -> Measurement:
-    """Return the measurement kept in the bucket, or make and keep it. ``loaded`` shares the volume of all methods."""
-    key = measurement_key(method, subject.content, settings)
-    wanted = method.identity, subject.content, settings.surface_tolerance_mm
-    kept = workspace.store.read_if_there(key) if workspace is not None else None
-    if workspace is not None and kept is not None:
-        try:
-            found = Measurement.read(kept, workspace.store.uri(key), "it is measured again", must_be_sealed=True)
-            if (found.method, found.content, found.tolerance_mm) == wanted:
-                return found
-        except RecordError as error:
-            log.warning("%s", error)
-    if not loaded:
-        loaded.append(subject.load())
-    made = measure(method, subject.content, loaded[0], settings)
-    if workspace is not None:
-        workspace.store.write(key, made.to_json(), "application/json")
-    return made
 
 
 def _split_summaries(dataset: Dataset) -> tuple[SplitSummary, ...]:

@@ -53,6 +53,8 @@ class Study:
     patients: str = ""
     """How patients were told apart, in a sentence."""
     validates_on_training: bool = False
+    ensemble: tuple[str, ...] = ()
+    """Hashes of the models whose ensemble is measured too."""
 
 
 def write_files(
@@ -98,6 +100,7 @@ def summarise_study(study: Study) -> EvaluationResult:
         model_hash=card.model_hash,
         test_hash=study.test_hash,
         dataset_hash=study.dataset_hash,
+        ensemble=study.ensemble,
         name=name,
         epoch=card.best_epoch,
         scheme=card.scheme,

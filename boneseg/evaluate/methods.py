@@ -1,7 +1,8 @@
 """What is measured: every method by its name, how it is made, what it needs and which classes it can tell apart.
 
-Another baseline, such as an ensemble, is a row of ``METHODS``: measurements, tables, figures and report go through the
-rows. A new row changes what an evaluation holds: raise ``records.EVALUATE_VERSION``.
+Another baseline is a row of ``METHODS``: measurements, tables, figures and report go through the rows. A row that is in
+every evaluation changes what an evaluation holds: raise ``records.EVALUATE_VERSION``. One that is there only where it
+is asked for, as the ensemble is, belongs to the identity of those evaluations instead.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from boneseg.errors import ModelError
 from boneseg.evaluate.classical import CLASSICAL_VERSION, threshold_segmentation
-from boneseg.evaluate.names import NETWORK, THRESHOLD
+from boneseg.evaluate.names import ENSEMBLE, NETWORK, THRESHOLD
 from boneseg.geometry import Geometry
 from boneseg.identity import stable_hash
-from boneseg.inference import Labels, predict_both
+from boneseg.inference import Labels, predict_both, predict_ensemble
 from boneseg.models.card import ModelCard
 from boneseg.scheme import BONE_SCHEME, LabelScheme
 from boneseg.settings.schema import EvaluateSettings
@@ -64,6 +66,37 @@ class NetworkMethod:
 
 
 @dataclass(frozen=True)
+class EnsembleMethod:
+    """Several trained networks together: the mean of their class probabilities on the series' own grid."""
+
+    members: tuple[NetworkMethod, ...]
+
+    def __post_init__(self) -> None:
+        first, *others = self.members
+        for other in others:
+            if other.scheme.identity != first.scheme.identity:
+                raise ModelError(
+                    f"models {first.identity} and {other.identity} tell different classes apart ({first.scheme.name}, "
+                    f"{other.scheme.name}); an ensemble needs models of one scheme"
+                )
+
+    @property
+    def identity(self) -> str:
+        """Hash of the models, whatever their order."""
+        return stable_hash(["mean of probabilities", *sorted(member.identity for member in self.members)])
+
+    @property
+    def scheme(self) -> LabelScheme:
+        """The members'."""
+        return self.members[0].scheme
+
+    def segment(self, hu: NDArray[np.int16], geometry: Geometry, slices: Sequence[int] | None = None) -> Labels:
+        """Label every voxel of a volume in axial order, or of some slices; it has no grid but the series' own."""
+        networks = [(member.network, member.card.model.preprocess) for member in self.members]
+        return Labels(predict_ensemble(networks, hu, geometry, self.members[0].batch_size, "auto", slices), None)
+
+
+@dataclass(frozen=True)
 class ThresholdMethod:
     """The classical method: it tells background, outline and bone."""
 
@@ -92,6 +125,8 @@ class Ingredients:
     network: nn.Module
     card: ModelCard
     settings: EvaluateSettings
+    ensemble: tuple[tuple[nn.Module, ModelCard], ...] = ()
+    """Networks that are measured together; none = no ensemble is asked for."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +138,8 @@ class MethodKind:
     """What it is made of, for a person."""
     tells: Callable[[LabelScheme], LabelScheme]
     """The classes that it can tell apart, given the model's; it is measured where they and the label's meet."""
+    wanted: Callable[[Ingredients], bool] = lambda _: True
+    """Whether it takes part."""
 
 
 METHODS: dict[str, MethodKind] = {
@@ -116,10 +153,18 @@ METHODS: dict[str, MethodKind] = {
         needs="nothing but evaluate.threshold_hu",
         tells=lambda _: BONE_SCHEME,
     ),
+    ENSEMBLE: MethodKind(
+        lambda given: EnsembleMethod(
+            tuple(NetworkMethod(network, card, given.settings.batch_size) for network, card in given.ensemble)
+        ),
+        needs="trained models of one label scheme, by --ensemble",
+        tells=lambda scheme: scheme,
+        wanted=lambda given: bool(given.ensemble),
+    ),
 }
 """Name -> how it is made. The first is the one that the others stand beside; the first two are in every evaluation."""
 
 
 def build_methods(given: Ingredients) -> dict[str, Method]:
-    """Make every method of the table, in its order."""
-    return {name: kind.build(given) for name, kind in METHODS.items()}
+    """Make every method of the table that takes part, in its order."""
+    return {name: kind.build(given) for name, kind in METHODS.items() if kind.wanted(given)}

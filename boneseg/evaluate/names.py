@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from boneseg.settings.schema import EvaluateSettings
 
-NETWORK, THRESHOLD = "network", "threshold"
+NETWORK, THRESHOLD, ENSEMBLE = "network", "threshold", "ensemble"
 
 
 def method_title(method: str, network: str, settings: EvaluateSettings) -> str:

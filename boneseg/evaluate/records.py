@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -237,6 +238,8 @@ class EvaluationResult(Record):
     """Two models are comparable where this is equal."""
     dataset_hash: str | None
     """None: evaluated on a folder."""
+    ensemble: tuple[str, ...] = ()
+    """Hashes of the models whose ensemble stands beside the network, in order; none = there is none."""
     name: str
     """Architecture/encoder."""
     epoch: int
@@ -361,16 +364,19 @@ def read_evaluation(data: bytes, place: str, remedy: str) -> EvaluationResult:
         RecordError: it is damaged, or was changed after it was written.
     """
     result = EvaluationResult.read(data, place, remedy)
-    named = evaluation_identity(result.model_hash, result.test_hash, result.settings)
+    named = evaluation_identity(result.model_hash, result.test_hash, result.settings, result.ensemble)
     return (
         EvaluationResult.read(data, place, remedy, must_be_sealed=True) if result.evaluation_hash == named else result
     )
 
 
-def evaluation_identity(model_hash: str, test_hash: str, settings: EvaluateSettings) -> str:
-    """Return the name of what this version of the code measures."""
+def evaluation_identity(
+    model_hash: str, test_hash: str, settings: EvaluateSettings, ensemble: Sequence[str] = ()
+) -> str:
+    """Return the name of what this version of the code measures; without an ensemble that does not count."""
     decisive = identities.EVALUATE.select(settings.model_dump(mode="json"))
-    return stable_hash([model_hash, test_hash, decisive, EVALUATE_VERSION])
+    beside = [sorted(ensemble)] if ensemble else []
+    return stable_hash([model_hash, test_hash, decisive, EVALUATE_VERSION, *beside])
 
 
 def known(value: float) -> float | None:

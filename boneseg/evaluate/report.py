@@ -22,8 +22,11 @@ from boneseg.metrics.statistics import too_few
 from boneseg.models.card import ModelCard
 from boneseg.scheme.roles import BONE
 
-TEXT_KEYS = {"method", "series", "patient", "measure", "network", "source", "reason", "bone", "pair", "class"}
-WRAPPED_KEYS = {"reason"}
+TEXT_KEYS = {
+    *("method", "series", "patient", "measure", "network", "source", "reason", "bone", "pair", "class"),
+    *("setting", "state", "levels"),
+}
+WRAPPED_KEYS = {"reason", "levels"}
 
 
 @dataclass(frozen=True)
@@ -182,7 +185,9 @@ def table_view(table: Table) -> dict[str, Any]:
 
 
 def _fold_title(table: Table, name: str) -> str:
-    """Say what is folded away under a name, and which row of it is the lowest."""
+    """Say what is folded away under a name, and which row of it is the lowest, where rows are ranked by a column."""
+    if not table.rank:
+        return f"{name} ({sum(fold == name for fold in table.folds)} rows)"
     place = [column.key for column in table.columns].index(table.rank)
     rows = [row for row, fold in zip(table.rows, table.folds, strict=True) if fold == name]
     known = [(value, str(row[0])) for row in rows if (value := _float(row[place])) is not None]
@@ -217,6 +222,7 @@ def _provenance(result: EvaluationResult, card: ModelCard) -> list[tuple[str, st
     return [
         ("Evaluation", result.evaluation_hash),
         ("Model", result.model_hash),
+        *([("Ensemble of models", ", ".join(result.ensemble))] if result.ensemble else []),
         ("Test set", result.test_hash),
         ("Dataset evaluated", result.dataset_hash or "a folder, not a dataset of the bucket"),
         ("Dataset trained on", card.dataset_hash),

@@ -138,12 +138,13 @@ def check_model(settings: ModelSettings, classes: int = BONE_SCHEME.size) -> Non
         raise SettingsError(smp.misfit(settings.architecture, settings.encoder, wrong))
 
 
-def check_batch_of_one(settings: ModelSettings, crop: int) -> None:
+def check_batch_of_one(settings: ModelSettings, crop: int, setting: str = "batch_size") -> None:
     """Check that a network trains on one image at a time; one that pools an image to a single value does not.
 
     Args:
         settings: of the network.
         crop: side of a training image in pixels.
+        setting: of training, that makes it one image at a time.
 
     Raises:
         SettingsError: it does not.
@@ -152,8 +153,8 @@ def check_batch_of_one(settings: ModelSettings, crop: int) -> None:
         build_model(settings).train()(torch.zeros(1, settings.preprocess.slices, crop, crop))
     except ValueError as error:
         raise SettingsError(
-            f"train.batch_size = 1: {settings.architecture} on {settings.encoder} normalises over a batch and cannot "
-            "train on single images; set train.batch_size to 2 or more"
+            f"train.{setting} leads to single images: {settings.architecture} on {settings.encoder} normalises over a "
+            f"batch and cannot train on one; set train.{setting} to 2 or more"
         ) from error
 
 

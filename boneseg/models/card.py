@@ -26,11 +26,31 @@ class EpochRecord(Record):
     validation_bone_dice: float | None = None
     """Of all bones together; none in records of before schemes, whose last class is bone."""
     seconds: float
+    images_per_second: float | None = None
+    """That all processes together trained on; none in earlier records, as are all fields below."""
+    waiting: float | None = None
+    """Share of the time of training steps in which the process that waited most had no batch to work on."""
+    waiting_hint: str = ""
+    """What would shorten it; empty = there is no need."""
+    memory_bytes: int | None = None
+    """Of the process that took most."""
+    gpu_memory_bytes: int | None = None
+    """As above, at its peak since the run started or went on; none = not on a GPU."""
 
     @property
     def bone_dice(self) -> float:
         """Dice of all bones together."""
         return self.validation_dice[-1] if self.validation_bone_dice is None else self.validation_bone_dice
+
+
+class Continuation(Record):
+    """Epochs that were added to a finished run."""
+
+    run: str
+    """Name of the run that went on."""
+    epoch: int
+    """Its last epoch. The schedule of the rates was laid out anew there, over all epochs: this is not the run that as
+    many epochs from the start would have been."""
 
 
 class ModelCard(Record):
@@ -52,6 +72,8 @@ class ModelCard(Record):
     """How many numbers training adjusted."""
     computed: str = ""
     """Where and in which number format training computed, and why not in a faster one; empty = nobody noted it."""
+    continued: tuple[Continuation, ...] = ()
+    """When epochs were added; empty = it was trained in one go."""
     versions: dict[str, str]
     """Of boneseg, torch, segmentation_models_pytorch and python."""
 

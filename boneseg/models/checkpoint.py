@@ -15,7 +15,7 @@ from torch import nn
 from boneseg.atomic_write import atomic_write, atomic_write_bytes
 from boneseg.errors import ModelError, RecordError
 from boneseg.models.build import AnySize, build_model, count_parameters
-from boneseg.models.card import CARD_FILE, WEIGHTS_FILE, EpochRecord, ModelCard
+from boneseg.models.card import CARD_FILE, WEIGHTS_FILE, Continuation, EpochRecord, ModelCard
 from boneseg.scheme import BONE_SCHEME, LabelScheme
 from boneseg.settings import identities
 from boneseg.settings.schema import ModelSettings, TrainSettings
@@ -42,6 +42,7 @@ def save_model(
     best_epoch: int,
     history: tuple[EpochRecord, ...],
     computed: str = "",
+    continued: tuple[Continuation, ...] = (),
     scheme: LabelScheme = BONE_SCHEME,
 ) -> ModelCard:
     """Write a model's folder, the card last: a folder without a card is not a model.
@@ -57,6 +58,7 @@ def save_model(
         best_epoch: epoch whose weights these are.
         history: what every epoch measured.
         computed: where and in which number format.
+        continued: when epochs were added.
         scheme: what the values of its masks mean.
 
     Raises:
@@ -82,6 +84,7 @@ def save_model(
         best_epoch=best_epoch,
         history=history,
         computed=computed,
+        continued=continued,
         parameters=count_parameters(network).trainable,
         versions=_versions(),
     )

@@ -10,10 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from boneseg.errors import SettingsError
-from boneseg.machine import cpus
+from boneseg.machine import cpu_share
 
-if cpus() < torch.get_num_threads():  # torch counts the machine's, a pod has fewer
-    torch.set_num_threads(cpus())
+
+def use_own_cpus() -> None:
+    """Let torch compute with this process's CPUs only: it counts the machine's, and a pod or a worker has fewer."""
+    if cpu_share() < torch.get_num_threads():
+        torch.set_num_threads(cpu_share())
+
+
+use_own_cpus()
 
 
 @dataclass(frozen=True)

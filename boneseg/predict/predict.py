@@ -25,6 +25,7 @@ from boneseg.predict.folder_owner import own_folder, writing
 from boneseg.predict.masks import USUAL, Masks, write_masks
 from boneseg.predict.names import folder_names
 from boneseg.progress import track
+from boneseg.ray_cluster.pools import stays_here
 from boneseg.settings.schema import PrepareSettings
 from boneseg.storage.catalogue import FileKind, SeriesRow
 
@@ -43,7 +44,7 @@ def predict_series(
     on_written: Callable[[Path], object] = lambda path: None,
     formats: Collection[str] = USUAL,
 ) -> list[Path]:
-    """Segment every CT series found at a place.
+    """Segment every CT series found at a place, on this machine: the nodes of a cluster do not see its folders.
 
     A series that fails, for whatever reason, costs the others nothing.
 
@@ -66,6 +67,7 @@ def predict_series(
         SeriesError: there is no CT series, or some could not be used; all others have their masks then.
         ModelError: the folder is not a model.
     """
+    stays_here("predict")
     network, card = load_model(model_folder)
     place = look(series)
     for note in place.notes:

@@ -36,12 +36,17 @@ def note_death(folder: Path, choice: dict[str, Any]) -> None:
 
 def cause_of_death(folder: Path, choice: dict[str, Any]) -> str:
     """Return what the process that worked on a choice died of, such as ``died by signal SIGSEGV (11)``."""
+    number = noted_signal(folder, choice)
+    if number is not None:
+        return death_by(number)
+    return f"{death_by(signal.SIGKILL)} or was lost with its machine; look for want of memory"
+
+
+def noted_signal(folder: Path, choice: dict[str, Any]) -> int | None:
+    """Return the signal by which the process that worked on a choice died; none where it could not note any."""
     path = _path(folder, choice)
     text = path.read_text(errors="replace") if path.is_file() else ""
-    for words, number in _SIGNALS.items():
-        if words in text:
-            return death_by(number)
-    return f"{death_by(signal.SIGKILL)} or was lost with its machine; look for want of memory"
+    return next((number for words, number in _SIGNALS.items() if words in text), None)
 
 
 def _path(folder: Path, choice: dict[str, Any]) -> Path:

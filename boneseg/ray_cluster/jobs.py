@@ -39,10 +39,10 @@ def run_jobs(name: str, workspace: Workspace, jobs: tuple[str, ...], job: Job, p
     """
 
     def run(name: str, names: list[str], slower: int) -> list[Outcome]:
-        work = tune.with_parameters(_job, job=job, faults=workspace.folder / FAULTS, slower=slower)
+        work = tune.with_parameters(_job, job=job, workspace=workspace, slower=slower)
         return finish(name, workspace, work, {JOB: tune.grid_search(names)}, plain(parallel), parallel)
 
-    with cluster(least_cpus=parallel):
+    with cluster(parallel, workspace):
         first = run(name, list(jobs), 0)
         outcomes = once_more(first, lambda died: run(f"{name}-again", [choice[JOB] for choice in died], 1))
     return {outcome.choice[JOB]: outcome for outcome in outcomes}
@@ -90,9 +90,9 @@ def once_more(outcomes: list[Outcome], again: Callable[[list[dict[str, Any]]], l
     return final
 
 
-def _job(choice: dict[str, Any], job: Job, faults: Path, slower: int) -> None:
+def _job(choice: dict[str, Any], job: Job, workspace: Workspace, slower: int) -> None:
     """Do one job, reporting whenever it has something to say."""
-    note_death(faults, choice)
+    note_death(workspace.folder / FAULTS, choice)
     last: dict[str, Any] = {}
 
     def say(news: dict[str, Any]) -> None:

@@ -183,13 +183,54 @@ class Registry:
             if finished:
                 return finished[0]
             run_id = str(self._client.create_run(experiment, run_name=name, tags=notes).info.run_id)
-            settings = [Param(key, value[:TAG_LIMIT]) for key, value in params.items()]
-            for start in range(0, len(settings), PARAMS):
-                self._client.log_batch(run_id, params=settings[start : start + PARAMS])
+            self._log_params(run_id, params)
             for start in range(0, len(points), BATCH):
                 self._client.log_batch(run_id, metrics=points[start : start + BATCH])
             self._client.set_terminated(run_id)
         return run_id
+
+    def open_run(self, name: str, params: Mapping[str, str], tags: Mapping[str, str], place: str) -> tuple[str, int]:
+        """Start the record of a training run that goes on, or find it.
+
+        Args:
+            name: shown in the list of runs.
+            params: settings by name, noted when it starts.
+            tags: by which it is found again; among them no tag of a published model.
+            place: as in ``log_run``.
+
+        Returns:
+            The run's id, and the last step that it has metrics of; 0 = none.
+        """
+        with self._translated(), _quiet():
+            experiment = self._experiment(place)
+            wanted = " and ".join(f"tags.{key} = '{value}'" for key, value in tags.items())
+            known = self._client.search_runs([experiment], wanted)
+            if known:
+                run_id = str(known[0].info.run_id)
+                self._client.update_run(run_id, status="RUNNING")
+                history = [self._client.get_metric_history(run_id, key) for key in known[0].data.metrics]
+                return run_id, max((point.step for points in history for point in points), default=0)
+            run_id = str(self._client.create_run(experiment, run_name=name, tags=dict(tags)).info.run_id)
+            self._log_params(run_id, params)
+        return run_id, 0
+
+    def log_points(self, run_id: str, metrics: Sequence[MetricPoint]) -> None:
+        """Add metrics to a run; values that are not finite are left out."""
+        now = int(time.time() * 1000)
+        points = [Metric(point.key, point.value, now, point.step) for point in metrics if math.isfinite(point.value)]
+        with self._translated(), _quiet():
+            for start in range(0, len(points), BATCH):
+                self._client.log_batch(run_id, metrics=points[start : start + BATCH])
+
+    def end_run(self, run_id: str, finished: bool) -> None:
+        """Note that a run is over, or was stopped."""
+        with self._translated(), _quiet():
+            self._client.set_terminated(run_id, "FINISHED" if finished else "KILLED")
+
+    def _log_params(self, run_id: str, params: Mapping[str, str]) -> None:
+        settings = [Param(key, value[:TAG_LIMIT]) for key, value in params.items()]
+        for start in range(0, len(settings), PARAMS):
+            self._client.log_batch(run_id, params=settings[start : start + PARAMS])
 
     def _runs(self, experiment: str, tags: Mapping[str, str]) -> list[Run]:
         """Return the runs with just these tags."""

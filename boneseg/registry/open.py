@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -11,10 +10,10 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from boneseg.errors import ModelError
-from boneseg.redaction import split_user
 from boneseg.registry import database
 from boneseg.registry.client import Registry
 from boneseg.registry.publish_lock import LockLostError, hold_lock
+from boneseg.registry.server import tracking_server
 from boneseg.settings.schema import PublishSettings
 from boneseg.storage.workspace import Workspace
 
@@ -33,7 +32,7 @@ def read_registry(settings: PublishSettings, workspace: Workspace) -> Iterator[R
     Raises:
         ModelError: the registry does not answer, or is damaged.
     """
-    uri = _server(settings)
+    uri = tracking_server(settings)
     if uri:
         yield Registry(uri)
         return
@@ -60,7 +59,7 @@ def change_registry(settings: PublishSettings, workspace: Workspace, work: Calla
     Raises:
         ModelError: the registry does not answer, refuses or is damaged, or others keep being faster.
     """
-    uri = _server(settings)
+    uri = tracking_server(settings)
     for attempt in range(ATTEMPTS):
         if attempt:
             log.info("publish: somebody else published at the same time; deciding again on the newer registry")
@@ -82,15 +81,3 @@ def change_registry(settings: PublishSettings, workspace: Workspace, work: Calla
         if database.put(workspace, after, found.etag):
             return result
     raise ModelError("others publish to this registry all the time; publish again when they are done")
-
-
-def _server(settings: PublishSettings) -> str | None:
-    """Return the tracking URI. User and password of a web address go where MLflow puts them into no message."""
-    uri = settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or None
-    if uri is None or not uri.lower().startswith("http"):
-        return uri
-    plain, user, password = split_user(uri)
-    if user:
-        os.environ.setdefault("MLFLOW_TRACKING_USERNAME", user)
-        os.environ.setdefault("MLFLOW_TRACKING_PASSWORD", password)
-    return plain

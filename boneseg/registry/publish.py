@@ -382,7 +382,7 @@ def _metrics(card: ModelCard, evaluation: EvaluationResult) -> list[MetricPoint]
     points = [MetricPoint(key=f"test_{key}", value=value) for key, value in evaluation.scalars().items()]
     for epoch in card.history:
         for key, value in epoch.model_dump(exclude={"epoch"}).items():
-            if value is None:
+            if value is None or isinstance(value, str):
                 continue
             parts = {"": value} if not isinstance(value, tuple) else dict(zip(card.classes, value, strict=True))
             for label, part in parts.items():

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,9 +20,35 @@ _LONGEST_SHOWN = 120
 """Characters of a refused value that a message shows."""
 
 
+NODE_VARIABLE = "BONESEG_ON_NODE"
+"""Set in processes that a Ray cluster started for us: their folder is that of their node, not of who called."""
+
+
 def work_folder() -> Path:
-    """Return the local folder for caches, runs and the embedded services: ``BONESEG_HOME``, else ``./.boneseg``."""
-    return Path(os.environ.get("BONESEG_HOME", ".boneseg")).absolute()
+    """Return the local folder for caches, runs and the embedded services.
+
+    It is ``BONESEG_HOME`` of this process, else ``./.boneseg``. On a node of a Ray cluster, where the working
+    directory is Ray's and goes with the job, it is ``~/.boneseg``, or in the folder for temporary files where the
+    user has no home.
+
+    Raises:
+        SettingsError: somebody else owns the folder.
+    """
+    given = os.environ.get("BONESEG_HOME")
+    if given or not on_node():
+        return Path(given or ".boneseg").absolute()
+    home = Path("~").expanduser()
+    if home.is_absolute() and home != Path("/") and os.access(home, os.W_OK):
+        return home / ".boneseg"
+    folder = Path(tempfile.gettempdir()) / f"boneseg-{os.geteuid()}"
+    if folder.is_symlink() or (folder.exists() and folder.stat().st_uid != os.geteuid()):
+        raise SettingsError(f"{folder} belongs to somebody else: set BONESEG_HOME on the nodes of the cluster")
+    return folder
+
+
+def on_node() -> bool:
+    """Say whether a Ray cluster that was given started this process."""
+    return bool(os.environ.get(NODE_VARIABLE))
 
 
 def load_settings(path: Path | None = None, overrides: tuple[str, ...] = ()) -> RunSettings:
@@ -33,12 +60,12 @@ def load_settings(path: Path | None = None, overrides: tuple[str, ...] = ()) -> 
     """
     values: dict[str, Any] = {}
     if path is not None:
-        values = _read_yaml(path, f"{path}: ", "the settings file") or {}
+        values = read_yaml(path, f"{path}: ", "the settings file") or {}
         if not isinstance(values, dict):
             raise SettingsError(f"{path}: settings must be a mapping such as 'train: {{epochs: 3}}'")
     for override in overrides:
         _apply(values, override)
-    values = _with_scheme_file(values)
+    values = _with_space_file(_with_scheme_file(values))
     source = str(path) if path else "settings"
     settings = parse_settings(values, source)
     if (reason := refusal_of(settings, work_folder())) is not None:
@@ -51,13 +78,23 @@ def _with_scheme_file(values: dict[str, Any]) -> dict[str, Any]:
     named = values.get("scheme")
     if not isinstance(named, str) or Path(named).suffix.lower() not in (".yaml", ".yml"):
         return values
-    scheme = _read_yaml(Path(named), f"scheme = {named}: ", "the file")
+    scheme = read_yaml(Path(named), f"scheme = {named}: ", "the file")
     if not isinstance(scheme, dict):
         raise SettingsError(f"scheme = {named}: holds no scheme; give it a name and classes, as docs/schemes.md shows")
     return {**values, "scheme": scheme}
 
 
-def _read_yaml(path: Path, start: str, what: str) -> Any:
+def _with_space_file(values: dict[str, Any]) -> dict[str, Any]:
+    """Put a space in place of the YAML file that ``tune.space`` names."""
+    tune = values.get("tune")
+    named = tune.get("space") if isinstance(tune, dict) else None
+    if not isinstance(named, str):
+        return values
+    space = read_yaml(Path(named), f"tune.space = {named}: ", "the file")
+    return {**values, "tune": {**values["tune"], "space": space}}
+
+
+def read_yaml(path: Path, start: str, what: str) -> Any:
     """Read a YAML file.
 
     Raises:
@@ -119,6 +156,23 @@ def form_overrides(values: Mapping[str, Any]) -> tuple[str, ...]:
     also where it happens to be the usual default.
     """
     return tuple(f"{key}={json.dumps(value)}" for key, value in values.items() if value)
+
+
+def as_overrides(settings: RunSettings) -> list[str]:
+    """Return the settings as ``section.key=value``: those that differ from what their recipe alone gives."""
+
+    def walk(values: dict[str, Any], defaults: dict[str, Any], prefix: str) -> Iterator[str]:
+        for key, value in values.items():
+            default = defaults.get(key)
+            if isinstance(value, dict) and isinstance(default, dict):
+                yield from walk(value, default, f"{prefix}{key}.")
+            elif value != default:
+                yield f"{prefix}{key}={json.dumps(value)}"
+
+    alone = RunSettings(recipe=settings.recipe).model_dump(mode="json")
+    usual = RunSettings().recipe
+    recipe = [] if settings.recipe == usual else [f"recipe={json.dumps(settings.recipe)}"]
+    return recipe + list(walk(settings.model_dump(mode="json"), alone, ""))
 
 
 def _known_keys(location: tuple[int | str, ...]) -> str:

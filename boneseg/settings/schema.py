@@ -7,10 +7,12 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_serializer, field_validator, model_validator
 
 from boneseg.encoder_compatibility import refusal
+from boneseg.errors import SettingsError
 from boneseg.identity import stable_hash
+from boneseg.ray_address import way_of
 from boneseg.redaction import holds_password
 from boneseg.scheme import BONE_SCHEME, BUILT_IN, LabelScheme
 from boneseg.settings.recipes import RECIPES, merged
@@ -34,6 +36,23 @@ class Loss(StrEnum):
 
 Length = Annotated[float, Field(gt=0.01, le=100)]
 """Mm."""
+
+
+def _a_range_or_a_number(workers: Any) -> Any:
+    """Check how many processes are to train together; ``3`` and ``3..3`` as text become the number."""
+    if not isinstance(workers, str):
+        return workers
+    found = re.fullmatch(r"\s*([0-9]{1,6})\s*(?:\.\.\s*([0-9]{1,6})\s*)?", workers)
+    if found is None:
+        raise ValueError(f"{workers!r} is neither a number nor a range; write 4, or 2..8")
+    least, most = int(found[1]), int(found[2] or found[1])
+    if not 1 <= least <= most:
+        raise ValueError(f"{workers!r} must be a range from 1 or more upwards; write 2..8, say")
+    return least if least == most else f"{least}..{most}"
+
+
+Workers = Annotated[Annotated[int, Field(ge=1)] | str, BeforeValidator(_a_range_or_a_number)]
+"""A number, or a range as text."""
 
 
 class Section(BaseModel):
@@ -133,7 +152,8 @@ class PrepareSettings(Section):
     max_tilt_degrees: Annotated[float, Field(ge=0, le=45)] = 1.0
     """Largest gantry tilt: angle between the slice normal and the line along which slices are stacked."""
     parallel: Annotated[int, Field(ge=0)] = 0
-    """Series prepared at the same time; 0 = one per CPU that the process may use."""
+    """Series prepared at the same time; 0 = one per CPU that the process may use, on a cluster as many as its nodes
+    have CPUs and memory for."""
     splits: SplitSettings = SplitSettings()
 
     def class_of(self, scheme: LabelScheme) -> dict[int | str, int] | None:
@@ -206,17 +226,33 @@ class TrainSettings(Section):
 
     epochs: Annotated[int, Field(ge=1)] = 20
     steps_per_epoch: Annotated[int, Field(ge=1)] | None = None
-    """Optimizer steps an epoch, over all workers alike; none = as many as show one crop per training slice.
+    """Optimizer steps an epoch; none = as many as show one crop per training slice.
     Which slices these are, ``bone_share`` decides: with 0 it is every slice once."""
     batch_size: Annotated[int, Field(ge=1)] = 8
-    """Slices a step and worker."""
+    """Slices a step, of all workers together: how many workers share them changes neither steps nor result."""
+    micro_batch: Annotated[int, Field(ge=1)] | None = None
+    """Most slices that a process computes at once, where memory is short: gradients add up over the rest of its share.
+    None = all of its share. Only batch normalisation notices: it sees the slices that all workers compute at once.
+    Dice is that of the whole batch, for one more forward pass a step."""
     crop: Annotated[int, Field(ge=32, multiple_of=32)] = 192
     """Side of the square, in pixels, cut from a slice for training."""
     optimizer: Literal["adamw", "adadelta"] = "adamw"
     """adadelta has Keras's constants: rho 0.95, epsilon 1e-7."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """cosine = warm-up, then half a cosine down to 1 % of the learning rate."""
+    schedule: Literal["cosine", "constant", "plateau", "one-cycle"] = "cosine"
+    """cosine = warm-up, then half a cosine down to 1 % of the learning rate; plateau = lower whenever validation mean
+    IoU no longer rises; one-cycle = up to the learning rate, down again, and momentum the other way round."""
+    plateau_patience: Annotated[int, Field(ge=0)] = 5
+    """Epochs without a better validation mean IoU that ``plateau`` bears with before it lowers the rate."""
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """By which ``plateau`` multiplies the rate."""
+    early_stopping: Annotated[int, Field(ge=1)] | None = None
+    """Epochs without a better validation mean IoU after which training ends before its last epoch; none = never."""
+    early_stopping_gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """What validation mean IoU must rise by, at least, to count as better for ``early_stopping``."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of an exponential moving average of the weights, such as 0.999: the averaged network is then what is
+    validated and saved. It averages over about 1 / (1 - decay) steps, and over fewer early on. None = no average."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     gradient_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Longer gradients are shortened to this; none = never."""
@@ -228,18 +264,43 @@ class TrainSettings(Section):
     told_share: Annotated[float, Field(ge=0, le=1)] = 0.8
     """Of the crops near bone, the share at least that shows slices whose bones are told apart, where others are
     labelled only as ``bone``; 0 = each slice as often as any other."""
-    workers: Annotated[int, Field(ge=1)] = 1
-    """Processes that train together (DDP), one GPU each where there are GPUs."""
+    workers: Workers = 1
+    """Processes that train together (DDP), one GPU each where there are GPUs: a number, or a range such as ``2..8`` of
+    as many as the cluster has room for, now and when machines come or go."""
     backend: Literal["auto", "local", "ray"] = "auto"
     """``ray`` = Ray Train; ``local`` = the same loop in this process; auto = ray for two workers and more."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """auto = bf16 autocast where the hardware computes in it."""
-    loader_threads: Annotated[int, Field(ge=0)] = 1
-    """Threads that prepare batches ahead of the network; 0 = none."""
+    compile: Literal["off", "on", "auto"] = "off"
+    """Whether ``torch.compile`` makes the training step's code, which takes a minute at the start of each run; auto =
+    on a GPU only. Where it fails, training goes on without."""
+    save_every_steps: Annotated[int, Field(ge=1)] | None = None
+    """Optimizer steps of an epoch after which the state is saved, too, and not only at its end; for long epochs on
+    machines that may be lost. None = after each epoch only."""
+    keep_last: Annotated[int, Field(ge=1)] = 2
+    """States of a run that the bucket keeps to go on from, the newest ones, besides that of the best epoch. One is
+    about four times the model. An older one is used where a newer one is damaged."""
+    keep_final: bool = True
+    """Whether a finished run's last state stays in the bucket, so that epochs can be added to it."""
+    loader_threads: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    """Threads that prepare batches ahead of the network; 0 = none, auto = by the CPUs that each worker has."""
+    pictures_every: Annotated[int, Field(ge=0)] = 5
+    """Epochs from one picture of validation slices to the next; 0 = none are made."""
     weights_mirror: str | None = None
     """Folder that holds ``<encoder>/model.safetensors``; none = ``weights/`` in the bucket, then the internet."""
     seed: int = 0
+
+    @property
+    def workers_range(self) -> tuple[int, int]:
+        """Fewest and most processes that train together."""
+        least, _, most = str(self.workers).partition("..")
+        return int(least), int(most or least)
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _yaml_word(cls, word: Any) -> Any:
+        return {True: "on", False: "off"}.get(word, word) if isinstance(word, bool) else word  # YAML's on and off
 
 
 class TuneSettings(Section):
@@ -254,6 +315,25 @@ class TuneSettings(Section):
     encoders: tuple[str, ...] = ("resnet18", "mobilenet_v2")
     losses: tuple[Loss, ...] = (Loss.CROSS_ENTROPY, Loss.CROSS_ENTROPY_DICE)
     learning_rate: tuple[float, float] = (1e-4, 3e-3)
+    space: dict[str, Any] | None = None
+    """Setting by dotted name -> what it is chosen from, in place of the lists above; or a YAML file with it."""
+    scheduler: Literal["asha", "pbt", "none"] = "asha"
+    """asha = the poorer half of the trials stops at each milestone; pbt = population based training: poor trials go
+    on from good ones, with changed settings; none = every trial has all its epochs."""
+    searcher: Literal["optuna", "random", "grid"] = "optuna"
+    """optuna = Tree-structured Parzen Estimator; grid = every combination, whatever ``trials`` says."""
+    metrics: tuple[Literal["mean_iou", "bone_dice", "ms_per_slice"], ...] = ("mean_iou",)
+    """What trials are chosen by, of validation. The first one ranks them and decides which stop; Optuna weighs all."""
+    hours: Annotated[float, Field(gt=0)] | None = None
+    """Wall time after which no trial starts, and those that run stop after their epoch; none = no limit."""
+    gpu_hours: Annotated[float, Field(gt=0)] | None = None
+    """The same for the hours of all GPUs that trials held together."""
+
+    @model_validator(mode="after")
+    def _measured(self) -> Self:
+        if not self.metrics or self.metrics[0] == "ms_per_slice" or len(set(self.metrics)) < len(self.metrics):
+            raise ValueError("metrics must begin with mean_iou or bone_dice, which rank trials, and name each once")
+        return self
 
     @model_validator(mode="after")
     def _choices(self) -> Self:
@@ -308,6 +388,24 @@ class PublishSettings(Section):
         return uri
 
 
+class RaySettings(Section):
+    """Where work that is spread over processes or machines runs."""
+
+    address: str | None = None
+    """A cluster: ``host:6379`` on one of its machines, ``ray://host:10001`` through Ray's client, or
+    ``http://host:8265``, where the command is sent as a job. None = ``RAY_ADDRESS``, else a cluster on this machine
+    for the time of the work."""
+
+    @field_validator("address")
+    @classmethod
+    def _has_a_known_form(cls, address: str | None) -> str | None:
+        try:
+            way_of(address)
+        except SettingsError as error:
+            raise ValueError(str(error)) from None
+        return address
+
+
 class RunSettings(Section):
     """All settings of a run."""
 
@@ -323,6 +421,7 @@ class RunSettings(Section):
     tune: TuneSettings = TuneSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     publish: PublishSettings = PublishSettings()
+    ray: RaySettings = RaySettings()
     recipe: Literal["boneseg", "paper", "paper-tf-keras"] = "boneseg"
     """Settings the run starts from; all that is given beside it stands above it. See ``recipes.RECIPES``."""
 

@@ -24,7 +24,7 @@ from boneseg.errors import StoreError
 from boneseg.redaction import redacted
 from boneseg.storage import faults, retry
 from boneseg.storage.ca_certificates import trusted
-from boneseg.storage.credentials import Credentials, CredentialsAwayError, given, look_up
+from boneseg.storage.credentials import Credentials, CredentialsAwayError, as_variables, given, look_up, to_hand_on
 from boneseg.storage.download import Download, etag_in
 from boneseg.storage.faults import LostRaceError, ObjectMissingError
 from boneseg.storage.retry import StoreAwayError
@@ -118,6 +118,11 @@ class ObjectStore:
     def credentials(self) -> Credentials:
         """The credentials that hold now, for a child process that needs them in its environment."""
         return self._source.now()
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables by which S3 clients of other processes, also on other machines, reach this store."""
+        access = to_hand_on() if self._given is None else as_variables(self._given)
+        return {"AWS_ENDPOINT_URL": self.endpoint, "AWS_REGION": self._region, **access}
 
     def uri(self, key: str) -> str:
         """Return ``s3://bucket/key``."""

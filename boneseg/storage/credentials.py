@@ -108,6 +108,25 @@ def look_up() -> Source:
     return Source(_iam(), "AWS_ACCESS_KEY_ID is not set, and this machine has no role either", fix)
 
 
+def to_hand_on() -> dict[str, str]:
+    """Return the variables by which processes on other machines are who we are.
+
+    Keys are handed on, wherever this machine keeps them. A web identity or a role is each machine's own, which it
+    looks up itself.
+
+    Raises:
+        StoreError: the keys cannot be had.
+    """
+    make = next((make for configured, make in _SOURCES if configured()), None)
+    return as_variables(make().now()) if make in (_variables, _profile, _alias) else {}
+
+
+def as_variables(credentials: Credentials) -> dict[str, str]:
+    """Return credentials as the variables in which AWS clients look for them."""
+    found = {"AWS_ACCESS_KEY_ID": credentials.access_key, "AWS_SECRET_ACCESS_KEY": credentials.secret_key}
+    return found if credentials.session_token is None else {**found, "AWS_SESSION_TOKEN": credentials.session_token}
+
+
 def _variables() -> Source:
     for name, short in (("AWS_ACCESS_KEY_ID", "AWS_ACCESS_KEY"), ("AWS_SECRET_ACCESS_KEY", "AWS_SECRET_KEY")):
         if not (os.environ.get(name) or os.environ.get(short)):

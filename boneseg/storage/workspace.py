@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from boneseg.settings.loading import on_node, work_folder
 from boneseg.storage.client import ObjectStore
 from boneseg.storage.permissions import protect_work_folder
 from boneseg.storage.private import PrivatePlace, patient_secret, private_place
@@ -27,6 +29,10 @@ class Workspace:
         with suppress(OSError):  # what cannot be written there is told by who writes it
             protect_work_folder(self.folder)
 
+    def __reduce__(self) -> tuple[Callable[..., Workspace], tuple[object, ...]]:
+        # Whoever gets this on another machine works in that machine's folder.
+        return _arrived, (self.store, self.folder, self.raw_prefix)
+
     @property
     def cache(self) -> Path:
         """Folder of downloaded objects and shards, by content hash."""
@@ -44,3 +50,7 @@ class Workspace:
     def private(self) -> PrivatePlace:
         """Where the bucket keeps what leads back to people."""
         return private_place(self.store, self.raw_prefix)
+
+
+def _arrived(store: ObjectStore, folder: Path, raw_prefix: str) -> Workspace:
+    return Workspace(store, work_folder() if on_node() else folder, raw_prefix)

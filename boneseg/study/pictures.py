@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from boneseg.evaluate.evaluate import shard_subject
 from boneseg.evaluate.measure import Subject
+from boneseg.evaluate.measure_series import shard_subject
 from boneseg.evaluate.methods import Method, NetworkMethod, ThresholdMethod
 from boneseg.evaluate.names import NETWORK, THRESHOLD
 from boneseg.evaluate.pictures import Choice, choose, draw, shown_as

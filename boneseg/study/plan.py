@@ -100,7 +100,7 @@ def _check_given(given: dict[str, Any]) -> None:
     for key in ("architecture", "encoder"):
         if key in model:
             raise SettingsError(f"model.{key} = {model[key]}: a study names its networks with --networks; leave it out")
-    if train.get("workers", 1) > 1 or train.get("backend") == "ray":
+    if train.get("workers", 1) != 1 or train.get("backend") == "ray":
         raise SettingsError(
             "train.workers and train.backend: a study trains each network in one process; leave them out, and set "
             "--parallel for several networks at the same time"

@@ -11,21 +11,26 @@ from functools import partial
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
 from boneseg.dataset.slices import SliceDataset, TrainingBatches
 from boneseg.errors import ModelError
 from boneseg.models.build import AnySize, build_model
-from boneseg.models.card import EpochRecord
-from boneseg.models.precision import choose_precision
+from boneseg.models.card import Continuation
+from boneseg.models.precision import Precision, choose_precision, use_own_cpus
 from boneseg.models.weights import load_pretrained, pretrained
+from boneseg.train.compilation import compiled, pays
 from boneseg.train.epoch import precise_batch_norm, train_epoch
+from boneseg.train.measured import measure
 from boneseg.train.optimisation import build_optimizer, restore
+from boneseg.train.pictures import keep_picture
+from boneseg.train.pieces import most_at_once
 from boneseg.train.process_group import ProcessGroup
+from boneseg.train.runs import nothing_to_go_on_from
 from boneseg.train.step_check import Chosen, fastest_correct
 from boneseg.train.step_check_worker import Step
-from boneseg.train.task import Report, Task
+from boneseg.train.task import Report, Task, TrainingStopped
 from boneseg.train.training_state import StateKeeper, TrainingState
+from boneseg.train.upkeep import Upkeep
 from boneseg.train.validation import epoch_record, validate, validation_batches
 
 log = logging.getLogger(__name__)
@@ -43,7 +48,7 @@ def denormals_flushed() -> Iterator[None]:
 
 @denormals_flushed()
 def fit(task: Task, group: ProcessGroup, report: Report) -> TrainingState:
-    """Train, from the first epoch or from where the run was interrupted, to the last epoch.
+    """Train, from the first step or from where the run was interrupted, to the last epoch.
 
     Args:
         task: what to train.
@@ -55,15 +60,16 @@ def fit(task: Task, group: ProcessGroup, report: Report) -> TrainingState:
 
     Raises:
         ModelError: the loss is not a number any more, or this CPU computes the network wrong in every way.
-        SettingsError: the same run was started somewhere else meanwhile.
+        SettingsError: the same run was started somewhere else meanwhile, or there is nothing to add epochs to.
         StoreError: the final state cannot be stored in the bucket.
     """
     settings = task.settings
+    use_own_cpus()
     way = agree_on_precision(task, group)
     precision = way.precision
     torch.manual_seed(settings.seed)
-    keeper = StateKeeper(task.workspace, task.run, task.identity)
-    state: TrainingState = group.broadcast(keeper.take_over() if group.is_rank_zero else None)
+    keeper = StateKeeper(task.workspace, task.run, task.identity, settings.keep_last)
+    state: TrainingState = group.broadcast(first_state(task, keeper) if group.is_rank_zero else None)
     state.computed = way.words
     network = precision.place(start_network(task, state))
     optimizer = build_optimizer(network, settings)
@@ -74,34 +80,60 @@ def fit(task: Task, group: ProcessGroup, report: Report) -> TrainingState:
         group.size,
     )
     validation = validation_batches(task, training, group)
-    if state.epoch:
+    if state.has_begun:
         restore(optimizer, state, task.run)
     for record in state.history:
         report(record)
-    replica = group.data_parallel(network)
+    replica = data_parallel(task, network, precision, group)
+    upkeep = Upkeep(task, group, keeper, state, network, optimizer, precision.device, training.steps)
 
     for epoch in range(state.epoch + 1, settings.epochs + 1):
-        started = time.monotonic()
-        torch.manual_seed(hash((settings.seed, epoch, group.rank)))
-        loss, accuracy = train_epoch(replica, optimizer, training, epoch, precision, group)
-        precise_batch_norm(network, training, epoch, precision)
-        group.broadcast_buffers(network)
-        validation_loss, counts = validate(network, validation, settings.loss, precision, group)
+        if upkeep.ends_early():
+            break
+        started = time.monotonic() - state.seconds
+        torch.manual_seed(hash((settings.seed, epoch, 0)))
+        loss, accuracy = train_epoch(replica, optimizer, training, epoch, precision, group, upkeep.course(started))
+        speed = measure(training, precision.device, group)
+        measured = upkeep.measured
+        precise_batch_norm(measured, training, epoch, precision, group)
+        validation_loss, counts = validate(measured, validation, settings.loss, precision, group)
         record = epoch_record(
             epoch, (loss, accuracy), validation_loss, counts, task.labelling, time.monotonic() - started
         )
-        advance(state, record, network, optimizer)
+        record = speed.added_to(record)
+        upkeep.end_epoch(record)
         if group.is_rank_zero:
-            keeper.save(state)
-        report(record)
+            keep_picture(task, epoch, measured, validation.slices, precision)
+        try:
+            report(record)
+        except TrainingStopped:
+            keeper.wait()
+            raise
     keeper.wait()
     return state
 
 
+def first_state(task: Task, keeper: StateKeeper) -> TrainingState:
+    """Return the state to go on from: the run's own, else the last one of the run to which epochs are added.
+
+    Raises:
+        SettingsError: that one keeps no state.
+    """
+    state = keeper.take_over()
+    if state.has_begun or task.base is None:
+        return state
+    base = StateKeeper(task.workspace, task.base.run, task.base.identity).load()
+    if not base.has_begun:
+        raise nothing_to_go_on_from(task.base.run)
+    base.continued = (*base.continued, Continuation(run=task.base.run, epoch=base.epoch))
+    log.info("run %s goes on after epoch %d of run %s", task.run, base.epoch, task.base.run)
+    return base
+
+
 def start_network(task: Task, state: TrainingState) -> AnySize:
-    """Build the network as the last epoch left it; before the first one, with the weights it is to start from."""
+    """Build the network as the last step left it; before the first one, with the weights it is to start from."""
     network = build_model(task.model, task.labelling.scheme.size)
-    if state.epoch:
+    if state.has_begun:
         try:
             network.load_state_dict(state.weights)
         except RuntimeError as error:
@@ -123,7 +155,7 @@ def agree_on_precision(task: Task, group: ProcessGroup) -> Chosen:
     step = Step(
         build=partial(build_model, task.model, task.labelling.scheme.size),
         precision=choose_precision(group.device or settings.device, settings.precision),
-        batch=(settings.batch_size, channels, settings.crop, settings.crop),
+        batch=(most_at_once(settings, group.size), channels, settings.crop, settings.crop),
         loss=settings.loss,
     )
     network = [task.model.architecture, task.model.encoder]
@@ -133,12 +165,10 @@ def agree_on_precision(task: Task, group: ProcessGroup) -> Chosen:
     return Chosen(precision, slowest.reason)
 
 
-def advance(state: TrainingState, record: EpochRecord, network: nn.Module, optimizer: Optimizer) -> None:
-    """Bring a state to the end of an epoch; the best weights are copied, for training goes on changing the others."""
-    state.weights = network.state_dict()
-    state.optimizer = optimizer.state_dict()
-    if record.validation_mean_iou > state.best_mean_iou:
-        state.best_epoch = record.epoch
-        state.best_weights = {name: value.clone() for name, value in state.weights.items()}
-    state.history = (*state.history, record)
-    state.epoch = record.epoch
+def data_parallel(task: Task, network: nn.Module, precision: Precision, group: ProcessGroup) -> nn.Module:
+    """Return the network in the form that is trained: compiled where that pays, and one of the process group."""
+    settings = task.settings
+    if pays(settings, precision.device, group):
+        batch = (most_at_once(settings, group.size), task.model.preprocess.slices, settings.crop, settings.crop)
+        network = compiled(network, batch, precision, group)
+    return group.data_parallel(network)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,20 +31,25 @@ class ProcessGroup:
         return self.rank == 0
 
     def data_parallel(self, network: nn.Module) -> nn.Module:
-        """Make gradients averages over the process group; all start from rank 0's weights."""
-        return DistributedDataParallel(network) if self.size > 1 else network
+        """Make gradients averages over the process group; all start from rank 0's weights.
+
+        Buffers are not copied at each step: running statistics are computed from the same sums everywhere.
+        """
+        if self.size == 1:
+            return network
+        replica = DistributedDataParallel(network)
+        replica.broadcast_buffers = False  # the argument of this name would leave them apart at the start, too
+        return replica
+
+    def gradients_stay(self, replica: nn.Module) -> AbstractContextManager[object]:
+        """Return the context in which gradients of what ``data_parallel`` returned add up in this process only."""
+        return replica.no_sync() if isinstance(replica, DistributedDataParallel) else nullcontext()
 
     def all_reduce(self, values: Tensor) -> Tensor:
         """Add up a tensor over the process group, in place; returns it."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
-
-    def broadcast_buffers(self, network: nn.Module) -> None:
-        """Give every process rank 0's buffers: each has its own running means of batch normalisation."""
-        if self.size > 1:
-            for buffer in network.buffers():
-                dist.broadcast(buffer, src=0)
 
     def broadcast(self, value: Any) -> Any:
         """Return rank 0's value in every process."""
@@ -60,3 +66,6 @@ class ProcessGroup:
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
+
+
+ALONE = ProcessGroup()

@@ -10,14 +10,15 @@ from torch import nn
 
 from boneseg.dataset.manifest import ShardRecord
 from boneseg.dataset.preprocess import network_size
-from boneseg.dataset.slices import SliceDataset, TrainingBatches, ValidationBatches
+from boneseg.dataset.slices import SliceDataset, TrainingBatches, ValidationBatches, loader_threads
 from boneseg.metrics import counts as metrics
 from boneseg.models.card import EpochRecord
 from boneseg.models.precision import Precision
 from boneseg.progress import track
 from boneseg.scheme import Labelling
 from boneseg.settings.schema import Loss, PreprocessSettings
-from boneseg.train.losses import loss_of
+from boneseg.train.losses import loss_from, sums_of
+from boneseg.train.pieces import most_at_once
 from boneseg.train.process_group import ProcessGroup
 from boneseg.train.task import Task
 
@@ -32,19 +33,25 @@ VALIDATION_LEAST = 32
 def validate(
     network: nn.Module, batches: ValidationBatches, loss_kind: Loss, precision: Precision, group: ProcessGroup
 ) -> tuple[float, metrics.Counts]:
-    """Label whole slices; return the mean loss and pixel counts by value and predicted class, of all processes."""
+    """Label whole slices; return the mean loss and pixel counts by value and predicted class, of all processes.
+
+    A batch's loss does not depend on how many of its slices are computed at once.
+    """
     sums = torch.zeros(2, dtype=torch.float64, device=precision.device)  # loss times slices, slices
     members = torch.from_numpy(batches.slices.labelling.members).to(precision.device)
     values, classes = members.shape
     counts = torch.zeros(values * classes, dtype=torch.int64, device=precision.device)
     network.eval()
     for batch in track(batches, "validate", total=len(batches), unit="batches") if group.is_rank_zero else batches:
-        label = batch.label.to(precision.device).long()
-        with precision.autocast():
-            logits = network(precision.image(batch.image))
-        sums[0] += loss_of(loss_kind, logits, label, members) * len(label)
-        sums[1] += len(label)
-        counts += torch.bincount((label * classes + logits.argmax(dim=1)).flatten(), minlength=len(counts))
+        parts = []
+        for first in range(0, len(batch.label), batches.at_once):
+            label = batch.label[first : first + batches.at_once].to(precision.device).long()
+            with precision.autocast():
+                logits = network(precision.image(batch.image[first : first + batches.at_once]))
+            parts.append(sums_of(loss_kind, logits, label, members))
+            counts += torch.bincount((label * classes + logits.argmax(dim=1)).flatten(), minlength=len(counts))
+        sums[0] += loss_from(loss_kind, torch.stack(parts).sum(dim=0)) * len(batch.label)
+        sums[1] += len(batch.label)
     loss, slices = group.all_reduce(sums).tolist()
     pooled = group.all_reduce(counts).cpu().numpy().reshape(values, classes)
     return loss / slices, pooled
@@ -82,11 +89,12 @@ def validation_batches(task: Task, training: TrainingBatches, group: ProcessGrou
     """Choose whole slices, evenly over all validation series, so many that validation stays cheap."""
     slices = SliceDataset(task.workspace, task.validation, task.model.preprocess, task.labelling)
     settings = task.settings
-    trained = training.steps * group.size * settings.batch_size * settings.crop**2
+    trained = training.steps * settings.batch_size * settings.crop**2
     pixels_of = [math.prod(_network_size(record, task.model.preprocess)) for record in task.validation]
     limit = max(VALIDATION_LEAST, round(VALIDATION_SHARE * trained / float(np.mean(pixels_of))))
     size = max(1, settings.batch_size // 2)
-    return ValidationBatches(slices, size, settings.loader_threads, limit, group.rank, group.size)
+    at_once = max(1, most_at_once(settings, group.size) // 2)
+    return ValidationBatches(slices, size, loader_threads(settings), limit, group.rank, group.size, at_once)
 
 
 def _network_size(record: ShardRecord, preprocess: PreprocessSettings) -> tuple[int, int]:

@@ -21,7 +21,13 @@ def configure(
     learning_rate: float = 0.0,
     augmentation: str = "",
     workers: int = 0,
+    space: str = "",
     trials: int = 0,
+    trial_epochs: int = 0,
+    parallel: int = 0,
+    scheduler: str = "",
+    searcher: str = "",
+    hours: float = 0.0,
     model_name: str = "",
     min_gain: float = 0.0,
     tracking_uri: str = "",
@@ -39,12 +45,18 @@ def configure(
         architecture: Network.
         encoder: Encoder of the network.
         epochs: Training epochs.
-        batch_size: Slices a step and worker.
+        batch_size: Slices a step, of all workers together.
         loss: What the network minimises.
         learning_rate: Learning rate.
         augmentation: Recipe of augmentations.
         workers: Processes that train together.
+        space: What the sweep chooses from, as JSON.
         trials: Trials of the sweep; 0 = no sweep.
+        trial_epochs: Epochs of a trial.
+        parallel: Trials at the same time.
+        scheduler: What stops poor trials early.
+        searcher: What chooses trials.
+        hours: Wall time of the sweep.
         model_name: Name in the registry.
         min_gain: Gain of mean bone Dice that a promotion needs.
         tracking_uri: Registry; empty = the environment's.
@@ -53,28 +65,24 @@ def configure(
     Returns:
         The settings as JSON.
     """
+    from boneseg.identity import flattened
     from boneseg.settings.loading import check_headline, form_overrides, load_settings
+    from boneseg.tune.space_file import with_space
 
+    tune = {"trials": trials, "epochs": trial_epochs, "parallel": parallel}
     typed = {
         "name": name,
-        "store.endpoint": endpoint,
-        "store.bucket": bucket,
         "recipe": recipe,
         "scheme": scheme,
-        "model.weights": weights,
-        "model.architecture": architecture,
-        "model.encoder": encoder,
-        "train.epochs": epochs,
-        "train.batch_size": batch_size,
-        "train.loss": loss,
-        "train.learning_rate": learning_rate,
+        "store": {"endpoint": endpoint, "bucket": bucket},
+        "model": {"weights": weights, "architecture": architecture, "encoder": encoder},
+        "train": {"epochs": epochs, "batch_size": batch_size, "loss": loss, "learning_rate": learning_rate},
         "train.augmentation": augmentation,
         "train.workers": workers,
-        "tune.trials": trials,
-        "publish.model_name": model_name,
-        "publish.min_gain": min_gain,
-        "publish.tracking_uri": tracking_uri,
+        "tune": {**tune, "scheduler": scheduler, "searcher": searcher, "hours": hours},
+        "publish": {"model_name": model_name, "min_gain": min_gain, "tracking_uri": tracking_uri},
     }
-    settings = load_settings(overrides=(*form_overrides(typed), *overrides))
+    searched = [f"tune.space={space}"] if space else []  # JSON is YAML
+    settings = with_space(load_settings(overrides=(*form_overrides(flattened(typed)), *searched, *overrides)), None)
     check_headline(settings)
     return settings.model_dump_json()

@@ -32,11 +32,12 @@ def train(
 
     from boneseg.pipeline_step import step
     from boneseg.settings.loading import parse_settings
+    from boneseg.tracking import trackers
     from boneseg.train.train import train
 
     run = parse_settings(settings)
     with step("train", run) as workspace:
-        result = train(workspace, dataset_uri, run)
+        result = train(workspace, dataset_uri, run, trackers(run.publish))
     Path(model.path).write_bytes(result.to_json())
     model.metadata.update(model_uri=result.model_uri, model_hash=result.model_hash, run=result.run)
     # The cache takes a step's outputs as present only where each has a file.

@@ -38,6 +38,21 @@ def test_configure_takes_typed_parameters_and_lets_overrides_win() -> None:
     )
 
 
+def test_a_form_holds_a_sweep_and_its_space() -> None:
+    space = {"model.encoder": ["resnet18", "resnet34"], "train.learning_rate": {"loguniform": [1e-4, 1e-2]}}
+    made = parse_settings(
+        configure.python_func(space=json.dumps(space), trials=12, trial_epochs=6, searcher="random", hours=2.5)
+    )
+    assert made.tune.space == space
+    assert (made.tune.trials, made.tune.epochs, made.tune.searcher, made.tune.hours) == (12, 6, "random", 2.5)
+    assert made.tune.scheduler == RunSettings().tune.scheduler
+    assert configure.python_func(space="") == configure.python_func()
+    with pytest.raises(SettingsError, match=r"model\.encodre"):
+        configure.python_func(space='{"model.encodre": ["resnet18"]}')
+    with pytest.raises(SettingsError, match="valid YAML"):
+        configure.python_func(space="{")
+
+
 def test_a_form_names_a_scheme_or_holds_one() -> None:
     assert parse_settings(configure.python_func(scheme="pelvis")).scheme == BUILT_IN["pelvis"]
     classes = [{"name": "background", "role": "background"}, {"name": "femur", "role": "bone", "calls": ["thigh"]}]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from boneseg.dataset.make_shards import Prepared, Task, prepare_series
 from boneseg.dataset.manifest import Dataset
 from boneseg.dataset.prepare import PrepareResult, prepare
 from boneseg.dataset.shards import load_dataset, open_shard
@@ -17,6 +18,7 @@ from boneseg.dataset.splits import SplitState
 from boneseg.errors import DataError, RecordError, StoreError
 from boneseg.ingest.pull import pull
 from boneseg.nifti import write_volume
+from boneseg.scheme import LabelScheme
 from boneseg.settings.schema import PrepareSettings, PullSettings, Split, SplitSettings, StoreSettings
 from boneseg.storage import layout
 from boneseg.storage.upload import upload_folder
@@ -355,15 +357,27 @@ def test_an_interrupted_run_ends_at_once_and_is_continued(
     assert result.made + result.reused == 16
 
 
-def test_a_killed_worker_is_one_clear_sentence(
+def test_a_series_that_kills_its_process_costs_only_itself(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for seed in range(2):
+    for seed in range(3):
         case(tmp_path / "data" / f"case{seed}", seed)
-    monkeypatch.setattr("boneseg.dataset.make_shards.prepare_series", killed)
-    with pytest.raises(DataError, match=r"was killed, probably for want of memory; lower prepare\.parallel"):
-        run(workspace, tmp_path / "data", PrepareSettings(parallel=2))
+    nifti(tmp_path / "data" / "huge" / "ct.nii.gz", 9, place(at=(0, 0, 70)))
+    write_volume(tmp_path / "data" / "huge" / "label.nii.gz", body(9)[1], place(at=(0, 0, 70)))
+    monkeypatch.setattr("boneseg.dataset.make_shards.prepare_series", killed_by_huge)
+    result, _ = run(workspace, tmp_path / "data", PrepareSettings(parallel=2))
+    assert result.made == 3
+    ((source, reason),) = reasons(workspace, result).items()
+    assert source == "huge/ct.nii.gz"
+    assert reason.startswith("its process was killed twice")
+    assert "use a machine with more memory" in reason
+    monkeypatch.undo()
+    again, _ = run(workspace, tmp_path / "data")
+    assert (again.made, again.reused) == (1, 3)
 
 
-def killed(*_: object) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def killed_by_huge(workspace: Workspace, settings: PrepareSettings, scheme: LabelScheme, task: Task) -> Prepared:
+    """Do what prepare does, and die of the series that lies 70 mm from the others."""
+    if task.row.geometry.geometry().affine[2, 3] == 70:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return prepare_series(workspace, settings, scheme, task)

@@ -146,13 +146,16 @@ def test_batches_do_not_depend_on_threads(slices: SliceDataset, threads: int, au
         assert torch.equal(one.label, other.label)
 
 
-def test_workers_share_the_crops_of_one_epoch(slices: SliceDataset) -> None:
-    settings = PLAIN.model_copy(update={"steps_per_epoch": 4, "augmentation": "ct"})
-    alone = torch.cat([batch.image for batch in TrainingBatches(slices, settings).epoch(1)])
-    half = settings.model_copy(update={"batch_size": 2})
-    ranks = [torch.cat([b.image for b in TrainingBatches(slices, half, rank, 2).epoch(1)]) for rank in (0, 1)]
-    assert torch.equal(alone[0::2], ranks[0])
-    assert torch.equal(alone[1::2], ranks[1])
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+def test_workers_share_the_crops_of_each_step(slices: SliceDataset, world: int) -> None:
+    settings = PLAIN.model_copy(update={"steps_per_epoch": 3, "augmentation": "ct"})
+    alone = list(TrainingBatches(slices, settings).epoch(1))
+    ranks = [list(TrainingBatches(slices, settings, rank, world).epoch(1)) for rank in range(world)]
+    sizes = [len(batches[0].image) for batches in ranks]
+    assert (sum(sizes), max(sizes) - min(sizes)) == (settings.batch_size, int(settings.batch_size % world > 0))
+    for whole, *parts in zip(alone, *ranks, strict=True):
+        assert torch.equal(whole.image, torch.cat([part.image for part in parts]))
+        assert torch.equal(whole.label, torch.cat([part.label for part in parts]))
 
 
 def test_epochs_and_seeds_differ_and_repeat(slices: SliceDataset) -> None:

@@ -12,7 +12,7 @@ from boneseg.evaluate.class_figure import bone_rows
 from boneseg.evaluate.evaluate import evaluate_folder
 from boneseg.evaluate.files import Study, write_files
 from boneseg.evaluate.methods import METHODS, MethodKind, ThresholdMethod
-from boneseg.evaluate.names import NETWORK, THRESHOLD
+from boneseg.evaluate.names import ENSEMBLE, NETWORK, THRESHOLD
 from boneseg.evaluate.pictures import choose, draw, shown_as
 from boneseg.evaluate.plots import MOST_LIGHT, class_lines, on_white
 from boneseg.evaluate.plots_slices import figure_examples, in_view, panels
@@ -203,7 +203,7 @@ def test_another_baseline_is_a_row_of_the_table_of_methods(
 
 
 def test_every_method_says_what_it_needs_and_which_classes_it_tells() -> None:
-    assert list(methods.METHODS) == [NETWORK, THRESHOLD]
+    assert list(methods.METHODS) == [NETWORK, THRESHOLD, ENSEMBLE]
     for scheme in BUILT_IN.values():
         assert METHODS[NETWORK].tells(scheme) == scheme
         assert METHODS[THRESHOLD].tells(scheme) == BONE_SCHEME == ThresholdMethod(150.0).scheme

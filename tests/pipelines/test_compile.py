@@ -10,11 +10,11 @@ import yaml
 
 from boneseg.errors import SettingsError
 from boneseg.pipeline_step import RUN_VARIABLE
-from boneseg.settings.loading import load_settings
+from boneseg.settings.loading import as_overrides, load_settings
 from boneseg.settings.schema import RunSettings
 from components.base import IMAGE
 from pipelines.cluster import ADDRESSES, ENVIRONMENT_CONFIG, SECRETS, STORE_SECRET
-from pipelines.local import PIPELINES, as_overrides, compile_all, compile_pipeline
+from pipelines.local import PIPELINES, compile_all, compile_pipeline
 
 NEVER_CACHED = {"pull", "publish"}
 OF_STANDARD_LIBRARY = {"json", "pathlib", "typing"}
@@ -25,7 +25,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict[s
     """Specification and platform part of each pipeline."""
     out = tmp_path_factory.mktemp("ir")
     paths = compile_all(out)
-    assert [path.name for path in paths] == ["training.yaml", "retraining.yaml"]
+    assert [path.name for path in paths] == ["training.yaml", "retraining.yaml", "sweep.yaml"]
     return {path.stem: tuple(yaml.safe_load_all(path.read_text())) for path in paths}  # type: ignore[misc]
 
 
@@ -71,6 +71,13 @@ def test_the_forms_defaults_are_those_of_the_settings(compiled: dict[str, Any]) 
     for name, value in usual.items():
         assert not shown[name]["defaultValue"], f"{name}: what is not typed follows the recipe"
         assert f"as the recipe (boneseg: {value})" in shown[name]["description"]
+    swept = compiled["sweep"][0]["root"]["inputDefinitions"]["parameters"]
+    of_the_sweep = {"trial_epochs": settings.tune.epochs}
+    of_the_sweep |= {name: getattr(settings.tune, name) for name in ("trials", "parallel", "scheduler", "searcher")}
+    of_the_sweep |= {name: usual[name] for name in ("weights", "epochs", "workers")}
+    for name, value in of_the_sweep.items():
+        assert not swept[name]["defaultValue"], name
+        assert f"as the recipe (boneseg: {value})" in swept[name]["description"]
 
 
 def test_one_image_runs_every_step_and_nothing_is_installed(parts: tuple[dict[str, Any], dict[str, Any]]) -> None:
@@ -148,6 +155,29 @@ def test_a_step_is_tried_again(parts: tuple[dict[str, Any], dict[str, Any]]) -> 
             assert task["retryPolicy"]["maxRetryCount"] > 0, name
 
 
+def test_a_sweep_is_reported_and_its_best_settings_are_trained_and_published(compiled: dict[str, Any]) -> None:
+    steps = compiled["sweep"][0]["root"]["dag"]["tasks"]
+    assert set(steps) == {"configure", "pull", "prepare", "tune", "sweep-report", "train", "evaluate", "publish"}
+
+    def producer(step: str, parameter: str) -> str:
+        given: str = steps[step]["inputs"]["parameters"][parameter]["taskOutputParameter"]["producerTask"]
+        return given
+
+    assert producer("sweep-report", "sweep_name") == "tune"
+    assert producer("sweep-report", "settings") == "configure"
+    assert {step: producer(step, "settings") for step in ("train", "evaluate", "publish")} == dict.fromkeys(
+        ("train", "evaluate", "publish"), "tune"
+    )
+    assert (producer("evaluate", "model_uri"), producer("publish", "evaluation_uri")) == ("train", "evaluate")
+    shown = compiled["sweep"][0]["components"]
+    for step in ("comp-tune", "comp-sweep-report"):
+        kinds = {
+            name: artifact["artifactType"]["schemaTitle"]
+            for name, artifact in shown[step]["outputDefinitions"]["artifacts"].items()
+        }
+        assert (kinds["leaderboard"], kinds["report"]) == ("system.Markdown", "system.HTML")
+
+
 def test_retraining_stops_where_nothing_changed(compiled: dict[str, Any]) -> None:
     root = compiled["retraining"][0]["root"]["dag"]["tasks"]
     assert set(root) == {"configure", "pull", "condition-1"}
@@ -166,7 +196,7 @@ def test_the_image_is_chosen_when_the_pipeline_is_compiled(monkeypatch: pytest.M
 
 
 def test_an_unknown_pipeline_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="there is no pipeline 'trainning'; there are training, retraining"):
+    with pytest.raises(SettingsError, match="there is no pipeline 'trainning'; there are training, retraining, sweep"):
         compile_pipeline("trainning", tmp_path)
 
 

@@ -8,7 +8,7 @@ from boneseg.errors import BonesegError, SettingsError
 from boneseg.registry.publish import resolve
 from boneseg.settings.loading import load_settings
 from boneseg.storage.workspace import Workspace
-from pipelines.local import run_local, run_training
+from pipelines.local import run_local, run_pipeline
 from tests.pipelines.tiny import as_on_a_cluster, overrides, put_phantoms
 
 
@@ -38,7 +38,7 @@ def test_training_then_retraining_on_unchanged_and_on_new_data(
     put_phantoms(workspace, tmp_path)
     settings = load_settings(overrides=tuple(overrides(workspace, tmp_path)))
 
-    told = run_training(settings)
+    told = run_pipeline("training", settings)
     folder = Path(told.rpartition(" ")[2])
     assert "| Method |" in (folder / "evaluate" / "summary").read_text()
     assert "<html" in (folder / "evaluate" / "report").read_text()

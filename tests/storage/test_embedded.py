@@ -158,7 +158,7 @@ def test_ports_taken_at_the_last_moment_are_chosen_anew(folder: Path, monkeypatc
         blocker.listen()
         really = ports.free
         answers = iter([True])
-        monkeypatch.setattr(ports, "free", lambda wanted: next(answers, None) or really(wanted))
+        monkeypatch.setattr(ports, "free", lambda *asked: next(answers, None) or really(*asked))
         assert embedded.start(folder).endpoint.endswith(str(ports_of(folder)[0]))
         assert blocker.getsockname()[1] not in ports_of(folder)
 
@@ -266,3 +266,34 @@ def test_endpoint_without_scheme_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv(embedded.ENDPOINT_VARIABLE, "s3.example.org")
     with pytest.raises(StoreError, match="must start with http"):
         embedded.open_store(StoreSettings(), tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is an address of every Linux machine")
+def test_store_listens_where_it_is_told_and_nowhere_else(folder: Path) -> None:
+    first = embedded.start(folder, "127.0.0.2")
+    assert first.endpoint.startswith("http://127.0.0.2:")
+    store = ObjectStore(first.endpoint, "bucket", embedded.credentials(folder))
+    store.ensure_bucket()
+    store.write("a/b.txt", b"kept")
+    assert embedded.start(folder) == first
+    with pytest.raises(StoreError, match=r"listens on 127\.0\.0\.2: stop it"):
+        embedded.start(folder, "127.0.0.1")
+    with pytest.raises(StoreError, match="credentials"):
+        ObjectStore(first.endpoint, "bucket", Credentials("somebody", "else")).read("a/b.txt")
+    ours = json.loads((folder / "store" / "state.json").read_text())["ports"].values()
+    for port in ours:
+        with socket.socket() as elsewhere, pytest.raises(ConnectionRefusedError):
+            elsewhere.connect(("127.0.0.3", port))  # the server itself also listens on 127.0.0.1
+    (folder / "store" / "state.json").unlink()  # its process tells the address too
+    assert embedded.status(folder) == first
+    embedded.stop(folder)
+    second = embedded.start(folder)
+    assert second.endpoint.startswith("http://127.0.0.1:")
+    assert ObjectStore(second.endpoint, "bucket", embedded.credentials(folder)).read("a/b.txt") == b"kept"
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "224.0.0.1", "::", "head", ""])
+def test_store_listens_on_no_address_that_others_could_not_name(folder: Path, address: str) -> None:
+    with pytest.raises(StoreError, match="--listen"):
+        embedded.start(folder, address)
+    assert not folder.exists()

@@ -282,7 +282,11 @@ def test_a_store_of_an_earlier_version_is_shut_and_keeps_its_objects(tmp_path: P
         (home / "data").mkdir()
         with (home / "store.log").open("wb") as log:
             old = subprocess.Popen(
-                process._command(home, chosen), cwd=tmp_path, stdout=log, stderr=log, pass_fds=[live.fileno()]
+                process._command(home, chosen, process.LOOPBACK),
+                cwd=tmp_path,
+                stdout=log,
+                stderr=log,
+                pass_fds=[live.fileno()],
             )
         live.close()
         os.umask(before)

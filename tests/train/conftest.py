@@ -20,6 +20,13 @@ def quick() -> RunSettings:
         name="quick",
         model=ModelSettings(architecture="linknet", encoder="mobilenet_v2"),
         train=TrainSettings(
-            epochs=2, steps_per_epoch=3, batch_size=4, crop=64, augmentation="none", loader_threads=0, device="cpu"
+            epochs=2,
+            steps_per_epoch=3,
+            batch_size=4,
+            crop=64,
+            augmentation="none",
+            loader_threads=0,
+            device="cpu",
+            pictures_every=0,
         ),
     )

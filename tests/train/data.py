@@ -7,6 +7,7 @@ import numpy as np
 from boneseg.dataset.manifest import Dataset, DatasetEntry
 from boneseg.dataset.shards import save_shard
 from boneseg.geometry import axial
+from boneseg.models.card import EpochRecord
 from boneseg.settings.schema import Split
 from boneseg.storage import layout
 from boneseg.storage.catalogue import FileKind, GeometryRecord, SeriesRow
@@ -50,3 +51,9 @@ def make_patient(
     label = np.broadcast_to(body.astype(np.uint8) + (body & bone), (slices, size, size)).astype(np.uint8)
     hu = np.array([-1000, 40, 500])[label] + rng.normal(0, 30, label.shape)
     return hu.astype(np.int16), label
+
+
+def without_time(record: EpochRecord) -> EpochRecord:
+    """Return an epoch without what differs from one computer, and from one time, to another."""
+    timed = dict.fromkeys(("images_per_second", "waiting", "memory_bytes", "gpu_memory_bytes"))
+    return record.model_copy(update={"seconds": 0.0, "waiting_hint": "", **timed})

@@ -41,7 +41,7 @@ def kill_after_an_epoch(workspace: Workspace, dataset_uri: str, settings: RunSet
     arguments = [str(workspace.folder), store.endpoint, store.bucket, dataset_uri, settings.model_dump_json()]
     command = [sys.executable, "-m", "tests.train.long_run", *arguments]
     with subprocess.Popen(command, cwd=ROOT, env=environment) as process:
-        while not store.exists(layout.run("quick", "state.pt")):
+        while not any(store.list(layout.run("quick", "states/"))):
             assert process.poll() is None, "the run ended before it could be killed"
             time.sleep(0.05)
         process.kill()

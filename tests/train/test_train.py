@@ -18,7 +18,7 @@ from boneseg.storage import layout
 from boneseg.storage.workspace import Workspace
 from boneseg.train.runs import alone
 from boneseg.train.train import train, train_run
-from tests.train.data import make_patient, put_dataset
+from tests.train.data import make_patient, put_dataset, without_time
 
 
 def changed(settings: RunSettings, name: str | None = "quick", **train_settings: Any) -> RunSettings:
@@ -138,8 +138,8 @@ def test_a_run_interrupted_in_an_epoch_continues_on_another_machine_as_if_nothin
     assert resumed.model_hash == whole.model_hash
 
 
-def test_a_finished_run_leaves_no_state_behind(workspace: Workspace, dataset_uri: str, quick: RunSettings) -> None:
-    train(workspace, dataset_uri, quick)
+def test_a_finished_trial_leaves_no_state_behind(workspace: Workspace, dataset_uri: str, quick: RunSettings) -> None:
+    train_run(workspace, load_dataset(workspace, dataset_uri), quick.model, quick.train, "quick")
     assert {item.key for item in workspace.store.list(layout.run("quick"))} == {
         layout.run("quick", "run.json"),
         layout.run("quick", "result.json"),
@@ -164,7 +164,7 @@ def test_a_disk_that_is_full_is_named_and_leaves_no_half_state(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, handler)
-    assert {path.name for path in workspace.run_folder("quick").iterdir()} == {"lock"}
+    assert {path.name for path in workspace.run_folder("quick").iterdir()} == {"lock", "tensorboard"}
     assert len(train(workspace, dataset_uri, quick).history) == 2
 
 
@@ -222,7 +222,3 @@ def stop_after(epochs: int) -> Callable[[EpochRecord], None]:
             raise PowerCutError
 
     return report
-
-
-def without_time(record: EpochRecord) -> EpochRecord:
-    return record.model_copy(update={"seconds": 0.0})

@@ -7,6 +7,7 @@ credentials; see ``certificates``.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import logging
 import os
@@ -42,25 +43,56 @@ class StoreStatus:
     folder: Path
 
 
-def start(folder: Path) -> StoreStatus:
+def start(folder: Path, listen: str | None = None) -> StoreStatus:
     """Start the store of a folder and wait until it answers; a store that already runs is left as it is.
 
     One that an earlier version started runs open to the machine's other users: it is started anew.
 
+    Args:
+        folder: work folder.
+        listen: address of this machine at which other machines reach it too, such as the nodes of a Ray cluster; none
+            = where it listens, else 127.0.0.1. Its S3 API asks for the credentials there as well, and the rest of it
+            for a certificate; what is sent is signed and not encrypted.
+
     Raises:
-        StoreError: the disk is full, the server is not installed, or it does not come up.
+        StoreError: the disk is full, the server is not installed, or it does not come up; the address is none of one
+            interface, or the store runs already and listens elsewhere.
     """
+    if listen is not None:
+        check_listen(listen)
     home = _home(folder)
     try:
         protect_work_folder(home.parent)
         make_private(home)
         with process.one_call_at_a_time(home):
             running = process.find(home)
+            if running is not None and listen not in (None, running.address):
+                raise StoreError(
+                    f"the object store of {home.parent} runs and listens on {running.address}: stop it with 'boneseg "
+                    "store stop' first"
+                )
             if running is None or not _usable(home, running):
-                running = _start(home)
+                running = _start(home, listen or (running.address if running else process.LOOPBACK))
             return StoreStatus(running.endpoint, running.pid, home.parent)
     except OSError as error:
         raise StoreError(f"{home}: cannot keep the object store there ({error.strerror or error})") from error
+
+
+def check_listen(address: str) -> None:
+    """Refuse an address that does not say where others find this machine.
+
+    Raises:
+        StoreError: it is no IPv4 address, or stands for all interfaces.
+    """
+    try:
+        parsed = ipaddress.IPv4Address(address)
+    except ValueError:
+        raise StoreError(f"--listen {address}: give an IPv4 address of this machine, such as 10.0.0.5") from None
+    if parsed.is_unspecified or parsed.is_multicast:
+        raise StoreError(
+            f"--listen {address} stands for every interface of this machine: give the one address at which the nodes "
+            "of the cluster reach it"
+        )
 
 
 def stop(folder: Path) -> bool:
@@ -118,7 +150,7 @@ def open_store(settings: StoreSettings, folder: Path) -> ObjectStore:
     Raises:
         StoreError: no credentials, or the embedded store does not run.
     """
-    endpoint = settings.endpoint or os.environ.get(ENDPOINT_VARIABLE)
+    endpoint = settings.endpoint or named_elsewhere()
     if endpoint:
         if not endpoint.startswith(("http://", "https://")):
             raise StoreError(f"{ENDPOINT_VARIABLE}={endpoint} must start with http:// or https://")
@@ -132,6 +164,11 @@ def open_store(settings: StoreSettings, folder: Path) -> ObjectStore:
             "endpoint"
         )
     return ObjectStore(running.endpoint, settings.bucket, credentials(folder), settings.region, _home(folder))
+
+
+def named_elsewhere() -> str | None:
+    """Return the endpoint that ``BONESEG_S3_ENDPOINT`` names, if any."""
+    return os.environ.get(ENDPOINT_VARIABLE) or None
 
 
 def _home(folder: Path) -> Path:
@@ -150,7 +187,7 @@ def _usable(home: Path, running: process.Server) -> bool:
     return False
 
 
-def _start(home: Path) -> process.Server:
+def _start(home: Path, address: str) -> process.Server:
     free = shutil.disk_usage(home).free
     if free < MIN_FREE_BYTES:
         raise StoreError(f"{home}: only {free // 2**20} MB are free, the object store needs more; free some space")
@@ -158,12 +195,12 @@ def _start(home: Path) -> process.Server:
     port_numbers.remove_dead_sockets(ports.values())
     shut_tree(home)  # earlier versions left it open
     _ensure_credentials(home)
-    make_certificates(home)
+    make_certificates(home, address)
     (home / "data" / "mini.options").unlink(missing_ok=True)  # the server's note of earlier options, which would count
     for attempt in range(ATTEMPTS):
-        if attempt > 0 or not _as_today(ports) or not port_numbers.free(ports):
-            ports = port_numbers.choose()
-        running = process.launch(home, ports)
+        if attempt > 0 or not _as_today(ports) or not port_numbers.free(ports, address):
+            ports = port_numbers.choose(address)
+        running = process.launch(home, ports, address)
         try:
             process.wait_until_ready(home, running)
             return running

@@ -23,14 +23,18 @@ _GRPC = ("admin", "client", "filer", "master", "mq", "msg_agent", "msg_broker", 
 _HTTP = ("admin", "filer", "master", "volume")
 
 
-def make_certificates(home: Path) -> None:
+def make_certificates(home: Path, address: str = "127.0.0.1") -> None:
     """Make a certificate, and the configuration by which a server started in ``home`` asks all its clients for it.
+
+    Args:
+        home: of the server.
+        address: where it listens.
 
     Raises:
         OSError: the files cannot be written.
     """
     folder = make_private(home / _FOLDER)
-    authority, certificate, key = _signed()
+    authority, certificate, key = _signed(address)
     atomic_write_bytes(folder / _AUTHORITY, authority, private=True)
     atomic_write_bytes(folder / _CERTIFICATE, certificate, private=True)
     atomic_write_bytes(folder / _KEY, key, private=True)
@@ -69,8 +73,8 @@ def _quoted(path: Path) -> str:
     return f'"{escaped}"'
 
 
-def _signed() -> tuple[bytes, bytes, bytes]:
-    """Return an authority, a certificate by it for servers and clients on loopback, and its key, as PEM."""
+def _signed(address: str) -> tuple[bytes, bytes, bytes]:
+    """Return an authority, a certificate by it for servers and clients on this machine, and its key, as PEM."""
     from cryptography import x509
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -92,7 +96,8 @@ def _signed() -> tuple[bytes, bytes, bytes]:
     authority = builder("boneseg authority", root).add_extension(x509.BasicConstraints(True, 0), critical=True)
     signed_authority = authority.add_extension(usage(True), critical=True).sign(root, SHA256())
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(root.public_key())
-    addresses = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
+    numbers = {ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address(address)}
+    addresses = [*map(x509.IPAddress, sorted(numbers)), x509.DNSName("localhost")]
     both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     leaf = builder("boneseg store", key).add_extension(x509.BasicConstraints(False, None), critical=True)
     leaf = leaf.add_extension(usage(False), critical=True).add_extension(issuer, critical=False)

@@ -22,8 +22,8 @@ _SOCKETS = Path("/tmp")  # the server knows no other place
 _OLD_SECONDS = 60.0
 
 
-def choose() -> dict[str, int]:
-    """Choose free ports for all services: ``s3``, ``s3.grpc`` and so on.
+def choose(address: str = "127.0.0.1") -> dict[str, int]:
+    """Choose ports for all services, free on an address of this machine: ``s3``, ``s3.grpc`` and so on.
 
     Raises:
         StoreError: there are not enough.
@@ -32,17 +32,17 @@ def choose() -> dict[str, int]:
     names = list(SERVICES)
     for port in random.SystemRandom().sample(_PORTS, 400):
         pair = {names[0]: port, f"{names[0]}.grpc": port + GRPC_OFFSET}
-        if free(pair):
+        if free(pair, address):
             chosen |= pair
             names.pop(0)
         if not names:
             return chosen
-    raise StoreError(f"no {2 * len(SERVICES)} free ports between {_PORTS.start} and 32000 on 127.0.0.1")
+    raise StoreError(f"no {2 * len(SERVICES)} free ports between {_PORTS.start} and 32000 on {address}")
 
 
-def free(ports: dict[str, int]) -> bool:
+def free(ports: dict[str, int], address: str = "127.0.0.1") -> bool:
     """Say whether the server can take these ports; it wants them on no interface to be taken."""
-    return all(_bindable(port) and not _taken_in_temporary_folder(port) for port in ports.values())
+    return all(_bindable(port, address) and not _taken_in_temporary_folder(port) for port in ports.values())
 
 
 def remove_dead_sockets(ports: Iterable[int]) -> None:
@@ -62,11 +62,11 @@ def remove_dead_sockets(ports: Iterable[int]) -> None:
                 path.unlink()
 
 
-def _bindable(port: int) -> bool:
-    places = [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET, "")]
+def _bindable(port: int, address: str) -> bool:
+    places = [(socket.AF_INET, address), (socket.AF_INET, "")]
     if socket.has_ipv6:
         places.append((socket.AF_INET6, "::"))
-    for family, address in places:
+    for family, place in places:
         try:
             probe = socket.socket(family)
         except OSError:  # built with IPv6, but the machine has none
@@ -76,7 +76,7 @@ def _bindable(port: int) -> bool:
             if family == socket.AF_INET6:
                 probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             try:
-                probe.bind((address, port))
+                probe.bind((place, port))
             except OSError:
                 return family == socket.AF_INET6 and not Path("/proc/net/if_inet6").exists()
     return True

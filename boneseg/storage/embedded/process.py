@@ -30,6 +30,7 @@ from boneseg.storage.embedded.certificates import client_context
 from boneseg.storage.permissions import FILE_MODE, make_private
 
 CREDENTIALS = "s3.json"
+LOOPBACK = "127.0.0.1"
 START_SECONDS, STOP_SECONDS, KILL_SECONDS, POLL_SECONDS = 90.0, 10.0, 20.0, 0.05
 FOUND_SECONDS = 2.0
 """For a process that was just launched to become the server."""
@@ -46,11 +47,13 @@ class Server:
 
     pid: int
     ports: dict[str, int]
+    address: str = LOOPBACK
+    """Where it listens."""
 
     @property
     def endpoint(self) -> str:
         """URL of its S3 API."""
-        return f"http://127.0.0.1:{self.ports['s3']}"
+        return f"http://{self.address}:{self.ports['s3']}"
 
 
 class NotReadyError(StoreError):
@@ -67,15 +70,15 @@ class NotReadyError(StoreError):
         return any(sign in said for sign in ("address already in use", "port allocation failed", "failed to listen"))
 
 
-def launch(home: Path, ports: dict[str, int]) -> Server:
-    """Start a server and note it.
+def launch(home: Path, ports: dict[str, int], address: str = LOOPBACK) -> Server:
+    """Start a server that listens on an address, and note it.
 
     Raises:
         StoreError: the program is missing.
         OSError: no room for its note.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "S3_", "WEED_"))}
-    command = _command(home, ports)
+    command = _command(home, ports, address)
     log_file = os.open(home / _LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
     with os.fdopen(log_file, "wb") as log, _opened(home, _LIVE_LOCK) as live:
         fcntl.flock(live, fcntl.LOCK_EX)  # stays locked after the close here, as long as the child has it open
@@ -91,9 +94,9 @@ def launch(home: Path, ports: dict[str, int]) -> Server:
             pass_fds=[live],
         )
     process.returncode = 0  # not ours to wait for: without it Python warns that the child still runs
-    server = Server(process.pid, ports)
+    server = Server(process.pid, ports, address)
     try:
-        note = {"endpoint": server.endpoint, "pid": server.pid, "ports": ports}
+        note = {"endpoint": server.endpoint, "pid": server.pid, "ports": ports, "address": address}
         atomic_write_bytes(home / _STATE, json.dumps(note).encode(), private=True)
     except BaseException:
         end(home, server)
@@ -200,9 +203,9 @@ def _opened(home: Path, name: str) -> Iterator[int]:
         os.close(file)
 
 
-def _command(home: Path, ports: dict[str, int]) -> list[str]:
+def _command(home: Path, ports: dict[str, int], address: str) -> list[str]:
     data = make_private(home / "data")
-    command = [str(_weed()), "-logtostderr=true", "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    command = [str(_weed()), "-logtostderr=true", "mini", f"-dir={data}", f"-ip={address}", f"-ip.bind={address}"]
     command += ["-master.telemetry=false", "-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     command += ["-s3.iam=false"]
     # Each bucket takes a volume of its own; by default a disk of 70 GB ends at 70 buckets. Volumes grow as needed.
@@ -228,7 +231,7 @@ def _answers(home: Path, server: Server) -> bool:
     """Say whether S3 answers, and the master knows its volumes: after a restart reads fail until it does."""
     if _get(home, f"{server.endpoint}/healthz") is None:
         return False
-    topology = _get(home, f"https://127.0.0.1:{server.ports['master']}/dir/status")
+    topology = _get(home, f"https://{server.address}:{server.ports['master']}/dir/status")
     return topology is not None and json.loads(topology)["Topology"].get("Max", 0) > 0
 
 
@@ -255,7 +258,7 @@ def _noted(home: Path) -> Server | None:
     try:
         note = json.loads((home / _STATE).read_text())
         ports = {str(name): int(port) for name, port in note["ports"].items()}
-        server = Server(int(note["pid"]), ports)
+        server = Server(int(note["pid"]), ports, str(note.get("address", LOOPBACK)))
         return server if server.endpoint == note["endpoint"] else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
@@ -271,7 +274,8 @@ def _ask_processes(home: Path) -> Server | None:
             found = [match for match in map(_PORT_ARGUMENT.fullmatch, arguments) if match]
             ports = {match[1].replace(".port", ""): int(match[2]) for match in found}
             if "mini" in arguments and "s3" in ports:
-                return Server(int(process.name), ports)
+                address = next((word[4:] for word in arguments if word.startswith("-ip=")), LOOPBACK)
+                return Server(int(process.name), ports, address)
     return None
 
 

@@ -1,0 +1,1 @@
+"""Step: the best trials of a sweep measured, alone and together."""
